@@ -93,6 +93,14 @@ type Workspace interface {
 	Close() error
 }
 
+// Stable is a Workspace whose changes stay readable after later calls of Run
+// and Put, until Close: layers can be made from them while the build goes on.
+type Stable interface {
+	Workspace
+	// ChangesStay does nothing; it marks the promise.
+	ChangesStay()
+}
+
 // Identity is the user that a command runs as.
 type Identity struct {
 	UID, GID int
