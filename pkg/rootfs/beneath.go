@@ -186,12 +186,15 @@ func (b *beneath) walkInRoot(name string) (fd int, canonical string, err error) 
 // retryFD repeats a call that signals interrupt, as the Go runtime's own
 // preemption signals do on slow file systems.
 func retryFD(call func() (int, error)) (int, error) {
-	for {
+	for again := 0; ; {
 		fd, err := call()
-		if err == unix.EINTR || err == unix.EAGAIN && fd < 0 {
-			continue
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN && again < 32: // openat2 met a rename on its way
+			again++
+		default:
+			return fd, err
 		}
-		return fd, err
 	}
 }
 

@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -49,7 +50,10 @@ func OpenDir(path string, opts DirOptions) (*Dir, error) {
 	if err := d.root.init(abs); err != nil {
 		return nil, err
 	}
-	return d, d.stat()
+	if err := d.stat(); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 func (d *Dir) stat() error {
@@ -59,6 +63,11 @@ func (d *Dir) stat() error {
 		return &fs.PathError{Op: "stat", Path: d.path, Err: err}
 	}
 	d.dev = uint64(st.Dev)
+	// Without it capabilities would silently count as absent.
+	if err := unix.Access("/proc/self/fd", unix.X_OK); err != nil {
+		unix.Close(d.root.fd)
+		return fmt.Errorf("reading extended attributes of %s needs /proc: %w", d.path, err)
+	}
 	return nil
 }
 
