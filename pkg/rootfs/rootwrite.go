@@ -251,6 +251,20 @@ func (r *Root) writeNode(d *openDir, base string, e Entry) error {
 	return r.setByName(d.fd, base, e, e.Kind)
 }
 
+// Whiteout makes the mark by which overlayfs hides what lower directories have
+// at name, in the place of what is there. Unlike other devices it has no
+// substitute.
+func (r *Root) Whiteout(name string) error {
+	d, base, err := r.parent(name)
+	if err == nil && base == "." {
+		err = syscall.EISDIR
+	}
+	if err == nil {
+		err = r.replacing(d, base, func() error { return unix.Mknodat(d.fd, base, unix.S_IFCHR, 0) })
+	}
+	return pathError("whiteout", name, err)
+}
+
 // Link makes name a further name of the file old, never following a symbolic
 // link in the last place of either. What was at name is replaced. Both names
 // being the same file already is no error.
@@ -388,4 +402,3 @@ func ignoringEINTR(call func() error) error {
 		}
 	}
 }
-

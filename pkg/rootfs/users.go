@@ -56,7 +56,8 @@ func LookupUser(r Reader, spec string) (User, error) {
 }
 
 func lookupUser(r Reader, spec string, passwd []byte) (User, error) {
-	if spec == "" {
+	byDefault := spec == ""
+	if byDefault {
 		spec = "0"
 	}
 	if name, group, ok := strings.Cut(spec, ":"); ok {
@@ -78,6 +79,9 @@ func lookupUser(r Reader, spec string, passwd []byte) (User, error) {
 		gr = bytes.NewReader(groups)
 	}
 	x, err := user.GetExecUser(spec, nil, pr, gr)
+	if err != nil && byDefault {
+		return User{}, nil // an unreadable passwd is no reason not to be root
+	}
 	if err != nil {
 		return User{}, err
 	}
