@@ -76,10 +76,12 @@ func (f *File) Diagnose(loc []parser.Range, err error) *Diagnostic {
 }
 
 // At makes a diagnostic for the instruction at loc, with a caret under the
-// first occurrence of word in it; word may be "".
+// first occurrence of word in it; word may be "". The text is formatted as
+// fmt.Errorf does, and what %w wraps can be found with errors.Is and errors.As.
 func (f *File) At(loc []parser.Range, word, format string, args ...any) *Diagnostic {
 	d := f.place(loc)
-	d.Summary = fmt.Sprintf(format, args...)
+	d.cause = fmt.Errorf(format, args...)
+	d.Summary = d.cause.Error()
 	d.mark(word)
 	return d
 }

@@ -31,7 +31,9 @@ type Stage struct {
 	Base Source
 	// BaseName is FROM's argument after expansion, as shown to people.
 	BaseName string
-	// Platform is that of FROM --platform, or the target platform.
+	// Platform is that of FROM --platform, or the target platform; that of the
+	// base where it is a stage. Images that the stage only reads from have the
+	// plan's platform instead.
 	Platform ocispec.Platform
 	// Location is FROM's place in the file.
 	Location []parser.Range
@@ -39,7 +41,7 @@ type Stage struct {
 	Steps []Step
 	// Config is the stage's finished image configuration: all but rootfs and
 	// times. Its History ends with one entry per instruction of this stage
-	// that has one, without Created.
+	// that has one, without Created unless there is a SOURCE_DATE_EPOCH.
 	Config dockerspec.DockerOCIImage
 
 	resolver *stageResolver
@@ -72,7 +74,8 @@ type Run struct {
 	// Args is the final argument vector, with the shell where there is one.
 	Args []string
 	// Env is image environment, ARGs in scope and proxy arguments; the last of
-	// several equal names counts and is the only one listed. HOME is not added.
+	// several equal names counts and is the only one listed. SSH_AUTH_SOCK is
+	// in it where there is an ssh mount. HOME is not added.
 	Env []string
 	// Dir is the absolute working directory; User is USER's text, "" for root.
 	Dir, User string
