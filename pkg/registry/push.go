@@ -210,4 +210,3 @@ func (p *progressOnce) set(done int64, note string, finished bool) {
 	p.state.Done, p.state.Note, p.state.Finished = done, note, finished
 	p.f(p.state)
 }
-

@@ -97,15 +97,12 @@ func (c *Client) retry(ctx context.Context, push bool, f func() error) error {
 
 // transient reports whether trying again may help.
 func transient(err error) bool {
-	var local localError
-	if errors.As(err, &local) {
-		return false
-	}
 	var e *Error
 	if errors.As(err, &e) && (e.Status != 0 || e.Kind == Corrupt) {
 		return e.transient
 	}
-	return passing(err)
+	var local localError
+	return !errors.As(err, &local) && passing(err)
 }
 
 // passing reports whether an error of the network is of the kind that goes

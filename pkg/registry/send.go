@@ -77,7 +77,7 @@ func (e *endpoint) explain(ctx context.Context, in call, source string, err erro
 	var known *Error
 	var local localError
 	if errors.As(err, &local) {
-		return fmt.Errorf("%s %s: %w", in.op, e.host, local.error)
+		return localError{fmt.Errorf("%s %s: %w", in.op, e.host, local.error)}
 	}
 	if !errors.As(err, &known) {
 		err = e.failure(ctx, in.op, err)

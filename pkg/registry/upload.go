@@ -279,7 +279,8 @@ func (u *upload) sendChunks(ctx context.Context, location string) error {
 			ok: []int{http.StatusAccepted, http.StatusNoContent, http.StatusCreated},
 			body: func() (io.ReadCloser, error) {
 				if sent {
-					return nil, io.ErrUnexpectedEOF
+					return nil, &Error{Op: "upload blob", Registry: u.e.host, Repository: u.repo.RepositoryStr(),
+						Reference: u.digest.String(), Status: http.StatusUnauthorized, transient: true}
 				}
 				sent = true
 				return io.NopCloser(&counted{io.LimitReader(rc, n), at, u.progress}), nil
