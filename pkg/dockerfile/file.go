@@ -12,6 +12,7 @@ package dockerfile
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -94,7 +95,7 @@ func (f *File) Instructions() ([]instructions.Stage, []instructions.ArgCommand, 
 	if err != nil {
 		return nil, nil, f.Diagnose(nil, err)
 	}
-	stages, args, err := instructions.Parse(ast.AST, nil)
+	stages, args, err := instructions.Parse(ast.AST, silent())
 	if err != nil {
 		return nil, nil, f.Diagnose(nil, err)
 	}
@@ -113,12 +114,20 @@ func ParseTrigger(text string, loc []parser.Range) (instructions.Command, error)
 	}
 	node := ast.AST.Children[0]
 	node.StartLine, node.EndLine = span(loc)
-	cmd, err := instructions.ParseCommand(node)
+	ins, err := instructions.ParseInstructionWithLinter(node, silent())
 	if err != nil {
 		return nil, bare(err)
 	}
+	cmd, ok := ins.(instructions.Command)
+	if !ok {
+		return nil, fmt.Errorf("%s isn't allowed as an ONBUILD trigger", strings.ToUpper(node.Value))
+	}
 	return cmd, nil
 }
+
+// silent is a linter that reports nothing. BuildKit does not take none at all:
+// a "# check=" comment above an instruction would then crash it.
+func silent() *linter.Linter { return linter.New(&linter.Config{}) }
 
 func splitLines(src []byte) []string {
 	src = bytes.TrimPrefix(src, []byte("\xef\xbb\xbf"))
