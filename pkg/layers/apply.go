@@ -9,6 +9,7 @@ import (
 	"math"
 	"path"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/cooper-build/cooper/pkg/rootfs"
@@ -35,8 +36,8 @@ type sink interface {
 	finish() error
 }
 
-// apply reads a tar to its end and applies its entries to s in order. position
-// is nil, or tells how much of r was read.
+// apply reads a tar to its end and applies its entries to s in order. each, if
+// not nil, sees every header first.
 func apply(ctx context.Context, r io.Reader, s sink, skip func(name string) bool, each func(*tar.Header)) error {
 	r = &ctxReader{ctx: ctx, r: r}
 	tr := tar.NewReader(r)
@@ -90,6 +91,9 @@ func applyOne(s sink, hdr *tar.Header, content io.Reader, skip func(string) bool
 		return nil
 	}
 	placed, err := s.place(name)
+	if isWhiteout && errors.Is(err, syscall.ENOTDIR) {
+		return nil // nothing is there to be hidden
+	}
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,10 @@ const (
 	OverlayUser
 )
 
+// ErrNeedsLower is wrapped by errors about layers that can't be unpacked into a
+// directory of their own without UnpackOptions.Lower.
+var ErrNeedsLower = errors.New("the layer can't be unpacked without those below it")
+
 // UnpackOptions say how Unpack works. The zero value applies a whole layer on
 // top of what is in the directory.
 type UnpackOptions struct {
@@ -37,13 +41,14 @@ type UnpackOptions struct {
 	Skip func(name string) bool
 	// Lower is, in an overlay form, the merged tree of the layers below. It is
 	// needed where a layer brings files but not their directories: these lie
-	// where the links in Lower say and take Lower's metadata.
+	// where the links in Lower say and take Lower's metadata; and where it names
+	// files of Lower in hard links, or hides all that the root holds.
 	Lower rootfs.Reader
 	// Implied is called in an overlay form with the name of each directory that
-	// the layer does not bring although something lies below it, and with "."
-	// where it hides all that the root holds. What was unpacked is then right
-	// only above the layers of Lower, and wrong if that was nil; a layer that
-	// gives no such call is right above any.
+	// the layer does not bring although something lies below it, and for what
+	// else it takes from Lower. What was unpacked is then right only above the
+	// layers of Lower, and wrong if that was nil; a layer that gives no such
+	// call is right above any.
 	Implied func(name string)
 }
 
@@ -68,6 +73,9 @@ func Unpack(ctx context.Context, r io.Reader, root *rootfs.Root, opts UnpackOpti
 	o := &overlay{unpacker: u, lower: opts.Lower, implied: opts.Implied, attr: rootfs.OpaqueTrusted}
 	if opts.Form == OverlayUser {
 		o.attr = rootfs.OpaqueUser
+	}
+	if o.implied == nil {
+		o.implied = func(string) {}
 	}
 	return apply(ctx, r, o, opts.Skip, nil)
 }
@@ -210,12 +218,16 @@ func (o *overlay) makeParents(name string) (string, error) {
 			continue
 		}
 		e := rootfs.Entry{Path: sub, Kind: rootfs.Directory, Mode: 0o755, ModTime: time.Unix(0, 0)}
-		if below, berr := view.Lstat(sub); berr == nil && below.IsDir() {
+		below, err := view.Lstat(sub)
+		switch {
+		case err == nil && !below.IsDir():
+			return "", &fs.PathError{Op: "mkdir", Path: sub, Err: syscall.ENOTDIR}
+		case err == nil:
 			e = below
+		case !errors.Is(err, fs.ErrNotExist):
+			return "", err
 		}
-		if o.implied != nil {
-			o.implied(sub)
-		}
+		o.implied(sub)
 		if err := o.put(e, nil); err != nil {
 			return "", err
 		}
@@ -236,6 +248,46 @@ func (o *overlay) put(e rootfs.Entry, content io.Reader) error {
 		return o.opaque(e.Path)
 	}
 	return nil
+}
+
+// link makes a hard link whose first name may lie in a lower layer. overlayfs
+// would copy the file up, so that is done here.
+func (o *overlay) link(old string, e rootfs.Entry) error {
+	err := o.unpacker.link(old, e)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	o.implied(old)
+	if o.lower == nil {
+		return fmt.Errorf("hard link to %q: %w", old, ErrNeedsLower)
+	}
+	view := merged{o.dir, o.lower}
+	dir, rerr := rootfs.Resolve(view, path.Dir(old), true)
+	if rerr != nil {
+		return rerr
+	}
+	old = path.Join(dir, path.Base(old))
+	below, rerr := view.Lstat(old)
+	if rerr != nil {
+		return rerr
+	}
+	if below.IsDir() {
+		return err
+	}
+	if _, err := o.place(old); err != nil {
+		return err
+	}
+	var content io.ReadCloser
+	if below.Kind == rootfs.Regular {
+		if content, err = o.lower.Open(old); err != nil {
+			return err
+		}
+		defer content.Close()
+	}
+	if err := o.put(below, content); err != nil {
+		return err
+	}
+	return o.unpacker.link(old, e)
 }
 
 func (o *overlay) whiteout(name string) error {
@@ -263,21 +315,18 @@ func (o *overlay) opaque(name string) error {
 // the root only.
 func (o *overlay) finish() error {
 	if o.all {
-		if o.implied != nil {
-			o.implied(".")
+		o.implied(".")
+		if o.lower == nil {
+			return fmt.Errorf("opaque root: %w", ErrNeedsLower)
 		}
-		if o.lower != nil {
-			entries, err := o.lower.ReadDir(".")
-			if err != nil {
+		entries, err := o.lower.ReadDir(".")
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if err := o.whiteout(e.Path); err != nil {
 				return err
 			}
-			for _, e := range entries {
-				if err := o.whiteout(e.Path); err != nil {
-					return err
-				}
-			}
-		} else if o.implied == nil {
-			return fmt.Errorf("%w: it hides the whole root, which takes knowing the layers below", ErrInvalid)
 		}
 	}
 	return o.restoreTimes()
@@ -316,4 +365,3 @@ func (m merged) Lstat(name string) (rootfs.Entry, error) {
 func (m merged) ReadDir(name string) ([]rootfs.Entry, error) { return m.own.ReadDir(name) }
 
 func (m merged) Open(name string) (io.ReadCloser, error) { return m.own.Open(name) }
-

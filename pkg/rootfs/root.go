@@ -174,11 +174,11 @@ func (r *Root) forget() {
 }
 
 // MkdirParents makes the directories that name lies in as far as they are
-// missing, 0755 and owned by root, and calls made, if not nil, with the name
-// of each. Symbolic links on the way are followed inside the tree; what lies at
+// missing, 0755 and owned by root, and calls making, if not nil, with the
+// name of each just before. Symbolic links on the way are followed inside the tree; what lies at
 // the end of a dangling one is made too. A parent that is something else gives
 // syscall.ENOTDIR.
-func (r *Root) MkdirParents(name string, made func(dir string) error) error {
+func (r *Root) MkdirParents(name string, making func(dir string) error) error {
 	dir, _ := splitName(strings.Trim(name, "/"))
 	if _, err := r.dir(dir); err == nil {
 		return nil
@@ -202,13 +202,13 @@ func (r *Root) MkdirParents(name string, made func(dir string) error) error {
 		if _, err := d.Lstat(sub); err == nil {
 			continue
 		}
-		if err := r.Write(impliedDir(sub), nil); err != nil {
-			return err
-		}
-		if made != nil {
-			if err := made(sub); err != nil {
+		if making != nil {
+			if err := making(sub); err != nil {
 				return err
 			}
+		}
+		if err := r.Write(impliedDir(sub), nil); err != nil {
+			return err
 		}
 	}
 	return nil
