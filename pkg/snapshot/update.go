@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -38,7 +39,7 @@ func (b *Baseline) update(ctx context.Context, names []string) error {
 	defer s.close()
 	defer unix.Close(root)
 	s.ctx = ctx
-	u := updater{scanner: s, base: b, root: root, shared: map[uint64]struct{}{}}
+	u := updater{scanner: s, base: b, root: root, shared: map[uint64]struct{}{}, fresh: map[string]struct{}{}}
 
 	if err := u.all(names); err != nil {
 		return err
@@ -75,6 +76,7 @@ type updater struct {
 	base   *Baseline
 	root   int
 	shared map[uint64]struct{} // inodes with several names that were met
+	fresh  map[string]struct{} // directories that were just recorded with all they hold
 }
 
 // all works directory by directory, parents first, since each directory's
@@ -99,11 +101,14 @@ func (u *updater) all(names []string) error {
 		byDir[dir] = append(byDir[dir], path.Base(name))
 	}
 	dirs := slices.SortedFunc(maps.Keys(byDir), func(a, b string) int {
-		return strings.Compare(strings.ReplaceAll(a, "/", "\x00"), strings.ReplaceAll(b, "/", "\x00"))
+		return cmp.Or(cmp.Compare(depth(a), depth(b)), strings.Compare(a, b))
 	})
 	for _, dir := range dirs {
 		if err := u.ctx.Err(); err != nil {
 			return err
+		}
+		if u.isFresh(dir) {
+			continue
 		}
 		bases := byDir[dir]
 		slices.Sort(bases)
@@ -112,6 +117,22 @@ func (u *updater) all(names []string) error {
 		}
 	}
 	return nil
+}
+
+func depth(dir string) int {
+	if dir == "." {
+		return 0
+	}
+	return strings.Count(dir, "/") + 1
+}
+
+func (u *updater) isFresh(dir string) bool {
+	for ; dir != "."; dir = path.Dir(dir) {
+		if _, ok := u.fresh[dir]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // dir records some files of a directory anew.
@@ -199,6 +220,7 @@ func (u *updater) file(b *dirBuilder, fd int, base, full string, before *dirReco
 	defer unix.Close(sub)
 	*into, err = u.scanner.dir(sub, full, nil)
 	if err == nil {
+		u.fresh[full] = struct{}{}
 		(*into).each(full, func(r *record, _ string) { u.shared[r.ino] = struct{}{} })
 	}
 	return err
