@@ -125,8 +125,15 @@ func (u *unpacker) touch(dir string) error {
 
 func (u *unpacker) restoreTimes() error {
 	for name, t := range u.times {
-		err := u.root.Chtimes(name, t)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		// The layer may have replaced it since, or a parent by a link to elsewhere.
+		e, err := u.dir.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !e.IsDir() {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := u.root.Chtimes(name, t); err != nil {
 			return err
 		}
 	}
@@ -238,8 +245,10 @@ func (o *overlay) makeParents(name string) (string, error) {
 func (o *overlay) put(e rootfs.Entry, content io.Reader) error {
 	hides := false
 	if e.IsDir() {
+		// A whiteout or a file of this layer has taken away what was below;
+		// a directory in its place must not bring it back.
 		was, err := o.dir.Lstat(e.Path)
-		hides = err == nil && isWhiteout(was)
+		hides = err == nil && !was.IsDir()
 	}
 	if err := o.unpacker.put(e, content); err != nil {
 		return err
@@ -253,8 +262,13 @@ func (o *overlay) put(e rootfs.Entry, content io.Reader) error {
 // link makes a hard link whose first name may lie in a lower layer. overlayfs
 // would copy the file up, so that is done here.
 func (o *overlay) link(old string, e rootfs.Entry) error {
+	if from, err := o.root.Canonical(old); err == nil {
+		if was, err := o.dir.Lstat(from); err == nil && isWhiteout(was) {
+			return fmt.Errorf("hard link to %q: %w", old, fs.ErrNotExist)
+		}
+	}
 	err := o.unpacker.link(old, e)
-	if !errors.Is(err, fs.ErrNotExist) {
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return err
 	}
 	o.implied(old)

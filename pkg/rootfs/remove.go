@@ -28,16 +28,22 @@ func (r *Root) Remove(name string) error {
 // was kept and it is not kept itself. It is no error when there is no such
 // directory.
 func (r *Root) RemoveChildren(name string, keep func(name string) bool) error {
-	fd, canonical, err := r.root.dirInRoot(name)
+	d, base, err := r.parent(name)
 	if isMissing(err) || err == unix.ENOTDIR {
 		return nil
 	}
 	if err != nil {
 		return pathError("remove", name, err)
 	}
-	defer unix.Close(fd)
+	canonical := joinName(d.name, base)
+	if base == "." {
+		canonical = "."
+	}
+	_, err = emptyDir(d.fd, base, canonical, keep)
 	r.forget()
-	_, err = emptyDir(fd, ".", canonical, keep)
+	if err == unix.ENOTDIR || err == unix.ELOOP {
+		err = nil // a symbolic link or another file
+	}
 	return pathError("remove", name, err)
 }
 

@@ -171,7 +171,7 @@ func (t *Tree) Link(old, name string) error {
 
 // SetMeta gives an existing file, under all of its names, the mode, owner,
 // modification time and extended attributes of e; all else of e but its Path
-// is ignored.
+// is ignored. A symbolic link keeps its mode.
 func (t *Tree) SetMeta(e Entry) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -181,6 +181,9 @@ func (t *Tree) SetMeta(e Entry) error {
 	}
 	was := t.entry(e.Path, n)
 	e.Kind, e.Size, e.Target, e.Major, e.Minor = was.Kind, was.Size, was.Target, was.Major, was.Minor
+	if was.Kind == Symlink {
+		e.Mode = was.Mode
+	}
 	ino := makeInode(e)
 	ino.open = t.inode(n).open
 	if link := n.ino.link; link != 0 {
