@@ -1,0 +1,40 @@
+package child
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// kept are the capabilities that a command has, those of an ordinary
+// container: containerd's default list.
+func kept(capability int) bool {
+	switch capability {
+	case unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FSETID, unix.CAP_FOWNER,
+		unix.CAP_MKNOD, unix.CAP_NET_RAW, unix.CAP_SETGID, unix.CAP_SETUID,
+		unix.CAP_SETFCAP, unix.CAP_SETPCAP, unix.CAP_NET_BIND_SERVICE,
+		unix.CAP_SYS_CHROOT, unix.CAP_KILL, unix.CAP_AUDIT_WRITE:
+		return true
+	}
+	return false
+}
+
+// dropBounding takes the other capabilities from what this thread executes.
+func dropBounding() error {
+	for c := 0; c <= 63; c++ {
+		if kept(c) {
+			continue
+		}
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0)
+		switch {
+		case errors.Is(err, unix.EINVAL):
+			return nil // beyond the last one that the kernel knows
+		case errors.Is(err, unix.EPERM):
+			return nil // without CAP_SETPCAP there is little to take away
+		case err != nil:
+			return fmt.Errorf("dropping capability %d: %w", c, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,238 @@
+package child
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// perform is the life of a child.
+func perform(setup Setup) Outcome {
+	// Credentials, capabilities and the umask belong to threads or must be
+	// inherited from this one.
+	runtime.LockOSThread()
+	unix.CloseOnExec(outcomeFD)
+	unix.Umask(0o022)
+	var stubs *stubs
+	if setup.Root != nil {
+		var err error
+		if stubs, err = setup.Root.enter(); err != nil {
+			return Outcome{Error: err.Error()}
+		}
+	}
+	if setup.Hostname != "" && setup.Root != nil {
+		if err := unix.Sethostname([]byte(setup.Hostname)); err != nil {
+			return Outcome{Error: fmt.Sprintf("setting the host name: %v", err)}
+		}
+	}
+	if setup.Loopback {
+		if err := loopbackUp(); err != nil {
+			return Outcome{Error: err.Error()}
+		}
+	}
+	if setup.Probe {
+		return Outcome{}
+	}
+	if setup.Root == nil {
+		// Outside of a pid namespace orphans would go to somebody else.
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return Outcome{Error: fmt.Sprintf("becoming the reaper: %v", err)}
+		}
+	}
+	outcome := command(setup)
+	if setup.Root != nil {
+		// From pid 1 this reaches everything in the namespace and nothing else.
+		_ = unix.Kill(-1, unix.SIGKILL)
+		reapAll()
+	} else {
+		killDescendants()
+	}
+	if stubs != nil {
+		if err := stubs.remove(); err != nil && outcome.Error == "" {
+			outcome.Error = err.Error()
+		}
+	}
+	return outcome
+}
+
+// command starts the command and reaps until it has ended.
+func command(setup Setup) Outcome {
+	if err := workingDir(setup.Dir); err != nil {
+		return Outcome{Error: err.Error()}
+	}
+	path, err := lookPath(setup.Args[0], setup.Env, setup.Dir)
+	if err != nil {
+		return Outcome{Error: err.Error(), NotFound: errors.Is(err, fs.ErrNotExist), NotExecutable: errors.Is(err, fs.ErrPermission)}
+	}
+	if !setup.AllCapabilities {
+		if err := dropBounding(); err != nil {
+			return Outcome{Error: err.Error()}
+		}
+	}
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		// A tree without /dev: nothing to read is what a closed pipe gives too.
+		r, w, err := os.Pipe()
+		if err != nil {
+			return Outcome{Error: err.Error()}
+		}
+		w.Close()
+		null = r
+	}
+	groups := make([]uint32, len(setup.Groups))
+	for i, g := range setup.Groups {
+		groups[i] = uint32(g)
+	}
+	pid, err := syscall.ForkExec(path, setup.Args, &syscall.ProcAttr{
+		Dir:   setup.Dir,
+		Env:   setup.Env,
+		Files: []uintptr{null.Fd(), 1, 2},
+		Sys: &syscall.SysProcAttr{
+			Setsid: true,
+			Credential: &syscall.Credential{
+				Uid: uint32(setup.UID), Gid: uint32(setup.GID), Groups: groups, NoSetGroups: setup.NoGroups,
+			},
+		},
+	})
+	if err != nil {
+		return Outcome{
+			Error:    fmt.Sprintf("exec %q: %v", setup.Args[0], err),
+			NotFound: errors.Is(err, fs.ErrNotExist), NotExecutable: errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENOEXEC),
+		}
+	}
+	for {
+		var status unix.WaitStatus
+		ended, err := unix.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return Outcome{Error: fmt.Sprintf("waiting for the command: %v", err)}
+		case ended != pid:
+		case status.Exited():
+			return Outcome{Code: status.ExitStatus()}
+		case status.Signaled():
+			return Outcome{Code: 128 + int(status.Signal()), Signal: int(status.Signal())}
+		}
+	}
+}
+
+// reapAll waits for children until there are none.
+func reapAll() {
+	for {
+		_, err := unix.Wait4(-1, nil, 0, nil)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+// killDescendants ends everything that the command has left behind: orphans
+// become children of this process, the subreaper, so killing children until
+// there are none reaches all of them.
+func killDescendants() {
+	for {
+		for _, pid := range children() {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		_, err := unix.Wait4(-1, nil, 0, nil)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+// children lists the processes whose parent is this one.
+func children() []int {
+	self := os.Getpid()
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", self))
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, task := range tasks {
+		text, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(self), "task", task.Name(), "children"))
+		if err != nil {
+			continue
+		}
+		for _, field := range strings.Fields(string(text)) {
+			var pid int
+			if _, err := fmt.Sscan(field, &pid); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// workingDir makes the working directory if it is missing.
+func workingDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("working directory %s: %w", dir, err)
+	}
+	return nil
+}
+
+// lookPath finds a command in the PATH of env, as execvp(3) does.
+func lookPath(name string, env []string, dir string) (string, error) {
+	if strings.Contains(name, "/") {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(dir, name)
+		}
+		return name, executable(name, name)
+	}
+	path := ""
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok {
+			path = v
+		}
+	}
+	var denied error
+	for _, d := range filepath.SplitList(path) {
+		if !filepath.IsAbs(d) {
+			d = filepath.Join(dir, d)
+		}
+		candidate := filepath.Join(d, name)
+		err := executable(candidate, name)
+		if err == nil {
+			return candidate, nil
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			denied = err
+		}
+	}
+	if denied != nil {
+		return "", denied
+	}
+	return "", &execError{name, "executable file not found in $PATH", fs.ErrNotExist}
+}
+
+func executable(path, name string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return &execError{name, "no such file or directory", fs.ErrNotExist}
+	case err != nil:
+		return &execError{name, err.Error(), err}
+	case info.IsDir():
+		return &execError{name, "is a directory", fs.ErrPermission}
+	case info.Mode()&0o111 == 0:
+		return &execError{name, "permission denied", fs.ErrPermission}
+	}
+	return nil
+}
+
+// execError says why a command can't be started.
+type execError struct {
+	name, text string
+	cause      error
+}
+
+func (e *execError) Error() string { return fmt.Sprintf("exec: %q: %s", e.name, e.text) }
+func (e *execError) Unwrap() error { return e.cause }

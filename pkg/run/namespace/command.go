@@ -1,0 +1,105 @@
+package namespace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cooper-build/cooper/pkg/run"
+	"github.com/cooper-build/cooper/pkg/run/child"
+)
+
+// Defaults of BuildKit.
+const (
+	hostname = "buildkitsandbox"
+	shmSize  = 64 << 20
+)
+
+// execute runs one command in a root that the caller has chosen. dir is a
+// directory for files that live as long as the command.
+func (i *Isolation) execute(ctx context.Context, root child.Root, dir string, spec run.Spec) (err error) {
+	if len(spec.Args) == 0 {
+		return errors.New("no command to run")
+	}
+	setup := child.Setup{
+		Args: spec.Args, Env: spec.Env, Dir: spec.Dir,
+		UID: spec.User.UID, GID: spec.User.GID, Groups: spec.User.Groups,
+		Hostname: spec.Hostname, AllCapabilities: spec.Insecure,
+		NoGroups: i.ids.user && i.ids.count == 1,
+	}
+	if setup.Dir == "" {
+		setup.Dir = "/"
+	}
+	if setup.Hostname == "" {
+		setup.Hostname = hostname
+	}
+	root.Scratch, root.UserXattr, root.ShmSize = filepath.Join(dir, "scratch"), i.ids.user, spec.ShmSize
+	if root.ShmSize == 0 {
+		root.ShmSize = shmSize
+	}
+	if err := os.MkdirAll(root.Scratch, 0o755); err != nil {
+		return err
+	}
+	if err := i.checkUser(spec.User); err != nil {
+		return err
+	}
+	var namespaces uintptr = child.Namespaces
+	if spec.Network == run.NetNone {
+		namespaces |= child.NewNetwork
+		setup.Loopback, root.NewNetwork = true, true
+	}
+	root.Mounts = append(root.Mounts, networkFiles(setup.Hostname, spec.ExtraHosts)...)
+	for n := range spec.Mounts {
+		m, err := i.translate(ctx, filepath.Join(dir, fmt.Sprintf("mount-%d", n)), &spec.Mounts[n])
+		if err != nil {
+			return fmt.Errorf("mount %s: %w", spec.Mounts[n].Target, err)
+		}
+		root.Mounts = append(root.Mounts, m)
+	}
+	setup.Root = &root
+
+	if spec.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, spec.Timeout, run.ErrTimeout)
+		defer cancel()
+	}
+	outcome, err := child.Run(ctx, namespaces, setup, spec.Stdout, spec.Stderr)
+	if err != nil {
+		return err
+	}
+	return result(outcome, spec)
+}
+
+// checkUser gives the reason that a system call would not give.
+func (i *Isolation) checkUser(u run.Identity) error {
+	if !i.ids.user || i.ids.count > max(u.UID, u.GID) {
+		return nil
+	}
+	return fmt.Errorf("user %d:%d does not exist in a %s", u.UID, u.GID, i.ids.describe())
+}
+
+// result turns a child's outcome into the error of Workspace.Run.
+func result(o child.Outcome, spec run.Spec) error {
+	switch {
+	case o.Error != "" && (o.NotFound || o.NotExecutable):
+		if spec.Stderr != nil {
+			fmt.Fprintln(spec.Stderr, o.Error)
+		}
+		code := 127
+		if o.NotExecutable {
+			code = 126
+		}
+		return &run.ExitError{Code: code}
+	case o.Error != "":
+		return errors.New(o.Error)
+	case o.Signal != 0:
+		return &run.ExitError{Code: o.Code, Signal: unix.SignalName(unix.Signal(o.Signal))}
+	case o.Code != 0:
+		return &run.ExitError{Code: o.Code}
+	}
+	return nil
+}
