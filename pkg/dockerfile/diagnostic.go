@@ -89,12 +89,19 @@ func (f *File) At(loc []parser.Range, word, format string, args ...any) *Diagnos
 func (f *File) diagnostic(loc []parser.Range, text string) *Diagnostic {
 	d := f.place(loc)
 	d.Summary, d.Suggestion = splitSuggestion(text)
+	if word, ok := strings.CutPrefix(d.Summary, "unknown instruction: "); ok {
+		d.Suggestion = nearestInstruction(word)
+	}
 	for _, re := range offenders {
-		if m := re.FindStringSubmatch(d.Summary); m != nil {
-			d.mark(m[1])
-			if d.Column > 0 {
-				break
+		m := re.FindStringSubmatch(d.Summary)
+		if m == nil {
+			continue
+		}
+		if d.mark(m[1]); d.Column > 0 {
+			if strings.HasPrefix(m[1], "--") && d.Suggestion != "" {
+				d.Suggestion = "--" + strings.TrimLeft(d.Suggestion, "-")
 			}
+			break
 		}
 	}
 	return d
@@ -159,6 +166,9 @@ var (
 		regexp.MustCompile(`"([^"]+)"`),
 		regexp.MustCompile(`'([^']+)'`),
 		regexp.MustCompile(`^invalid \w+: (\S+)`),
+		regexp.MustCompile(`^(--[^\s:]+):`),
+		regexp.MustCompile(`index (\d+)$`),
+		regexp.MustCompile(`: (\S+)$`),
 	}
 )
 

@@ -160,7 +160,7 @@ func checkMode(s string) error {
 		if _, ok := errors.AsType[*strconv.NumError](err); ok {
 			return octal
 		}
-		return err
+		return fmt.Errorf("invalid chmod parameter: '%s': %w", s, err)
 	}
 	return nil
 }

@@ -28,8 +28,8 @@ func (p *Plan) connect() error {
 // checkCircles refuses stages that copy from each other.
 func (p *Plan) checkCircles() error {
 	visited, path := map[*Stage]bool{}, map[*Stage]bool{}
-	var visit func(s *Stage) []parser.Range
-	visit = func(s *Stage) []parser.Range {
+	var visit func(s *Stage) *dockerfile.Diagnostic
+	visit = func(s *Stage) *dockerfile.Diagnostic {
 		if visited[s] {
 			return nil
 		}
@@ -40,10 +40,14 @@ func (p *Plan) checkCircles() error {
 					continue
 				}
 				if path[src.Stage] {
-					return c.ins.Location()
+					word := ""
+					if c, ok := c.ins.(*instructions.CopyCommand); ok {
+						word = c.From
+					}
+					return p.file.At(c.loc, word, "circular dependency detected on stage: %s", src.Stage.label())
 				}
-				if loc := visit(src.Stage); loc != nil {
-					return loc
+				if d := visit(src.Stage); d != nil {
+					return d
 				}
 			}
 		}
@@ -51,8 +55,8 @@ func (p *Plan) checkCircles() error {
 		return nil
 	}
 	for _, s := range p.all {
-		if loc := visit(s); loc != nil {
-			return p.file.At(loc, "", "circular dependency detected on stage: %s", s.label())
+		if d := visit(s); d != nil {
+			return d
 		}
 	}
 	return nil

@@ -37,7 +37,7 @@ func (r *stageResolver) run(ins *instructions.RunCommand, sources []Source, step
 	op := &Run{
 		Args:     args,
 		Env:      r.runEnv(mounts),
-		Dir:      r.dir,
+		Dir:      cleanPath(r.dir),
 		User:     r.draft.Image.Config.User,
 		Mounts:   mounts,
 		Network:  instructions.GetNetwork(ins),

@@ -77,7 +77,8 @@ type Run struct {
 	// several equal names counts and is the only one listed. SSH_AUTH_SOCK is
 	// in it where there is an ssh mount. HOME is not added.
 	Env []string
-	// Dir is the absolute working directory; User is USER's text, "" for root.
+	// Dir is the absolute and clean working directory; User is USER's text, ""
+	// for root.
 	Dir, User string
 	Mounts    []Mount
 	// Network is "default", "none" or "host"; Security "sandbox" or "insecure".
@@ -121,7 +122,8 @@ type Copy struct {
 	Add  bool
 	From Source
 	// Paths are the sources as written, after expansion, URLs of ADD among
-	// them; Files are heredocs. BuildKit copies Paths first, then Files.
+	// them; Files are heredocs. BuildKit copies Paths first, then Files. A path
+	// that expanded to "" is the root of the source, as in BuildKit.
 	Paths []string
 	Files []File
 	// Dest is absolute; it ends in "/" where the written one did, or was ".".
@@ -139,7 +141,9 @@ type Copy struct {
 
 // Workdir makes a directory with its parents.
 type Workdir struct {
-	// Path is absolute and clean, never "/". User owns what is made; "" is root.
+	// Path is absolute and clean. It is "/" only where the Dockerfile spells the
+	// root oddly ("WORKDIR //"): BuildKit then makes an empty layer. User owns
+	// what is made; "" is root.
 	Path, User string
 }
 
