@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	lawN    = flag.Int("law.n", 60, "number of random trees that each test of the layer law tries")
+	lawN    = flag.Int("law.n", 100, "number of random trees that each test of the layer law tries")
 	lawSeed = flag.Uint64("law.seed", 1, "seed of the first random tree")
 )
 
@@ -28,14 +28,34 @@ var (
 // alone is no change, sockets are in no layer, and times are whole seconds
 // that don't come before 1970.
 
-// seeds runs a test for each seed, stopping at the first that fails.
-func seeds(t *testing.T, test func(t *testing.T, seed uint64)) {
-	for i := range *lawN {
+// seeds runs a test for each seed, or for one share of them, stopping at the
+// first that fails.
+func seeds(t *testing.T, share int, test func(t *testing.T, seed uint64)) {
+	for i := range (*lawN + share - 1) / share {
 		seed := *lawSeed + uint64(i)
 		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { test(t, seed) }) {
 			t.Fatalf("again with -run '%s' -law.n 1 -law.seed %d", t.Name(), seed)
 		}
 	}
+}
+
+// quickDir is a temporary directory in memory where there is one: the trees
+// are many, and disks are slow. TMPDIR, where set, has its way.
+func quickDir(t *testing.T) string {
+	t.Helper()
+	if os.Getenv("TMPDIR") != "" {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "snapshot-law-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 func all(t *testing.T, seq iter.Seq2[snapshot.Change, error]) []snapshot.Change {
@@ -92,7 +112,7 @@ func apply(t *testing.T, list []snapshot.Change, dir string) {
 func checkLaw(t *testing.T, before, after string, list []snapshot.Change, split bool) {
 	t.Helper()
 	checkOrder(t, list)
-	result := filepath.Join(t.TempDir(), "result")
+	result := filepath.Join(quickDir(t), "result")
 	copyTree(t, before, result)
 	apply(t, list, result)
 
@@ -263,8 +283,8 @@ func logSteps(t *testing.T, f *forester) {
 // TestLawOfDiffAndScan also holds the two against each other: they must find
 // the very same changes.
 func TestLawOfDiffAndScan(t *testing.T) {
-	seeds(t, func(t *testing.T, seed uint64) {
-		tmp := t.TempDir()
+	seeds(t, 1, func(t *testing.T, seed uint64) {
+		tmp := quickDir(t)
 		tree, before := filepath.Join(tmp, "tree"), filepath.Join(tmp, "before")
 		if err := os.Mkdir(tree, 0o755); err != nil {
 			t.Fatal(err)
@@ -301,8 +321,8 @@ func TestLawOfDiffAndScan(t *testing.T) {
 
 // TestLawFromNothing makes a layer of a whole tree.
 func TestLawFromNothing(t *testing.T) {
-	seeds(t, func(t *testing.T, seed uint64) {
-		tmp := t.TempDir()
+	seeds(t, 1, func(t *testing.T, seed uint64) {
+		tmp := quickDir(t)
 		tree, before := filepath.Join(tmp, "tree"), filepath.Join(tmp, "before")
 		for _, d := range []string{tree, before} {
 			if err := os.Mkdir(d, 0o755); err != nil {
@@ -319,8 +339,8 @@ func TestLawFromNothing(t *testing.T) {
 
 // TestUpdate tells a Baseline of changes; it must find none then.
 func TestUpdate(t *testing.T) {
-	seeds(t, func(t *testing.T, seed uint64) {
-		tmp := t.TempDir()
+	seeds(t, 1, func(t *testing.T, seed uint64) {
+		tmp := quickDir(t)
 		tree, before := filepath.Join(tmp, "tree"), filepath.Join(tmp, "before")
 		if err := os.Mkdir(tree, 0o755); err != nil {
 			t.Fatal(err)

@@ -48,7 +48,8 @@ func (b *Baseline) update(ctx context.Context, names []string) error {
 	if len(u.shared) > 0 {
 		var others []string
 		b.root.each(".", func(r *record, name string) {
-			if _, ok := u.shared[r.ino]; ok && !r.isDir() {
+			// A record with one name may be of before it got more.
+			if _, ok := u.shared[r.ino]; ok {
 				others = append(others, name)
 			}
 		})
@@ -59,13 +60,13 @@ func (b *Baseline) update(ctx context.Context, names []string) error {
 	return s.awaitTick(ctx)
 }
 
-// each calls fn for all files with several names.
+// each calls fn for all files but directories.
 func (d *dirRecord) each(dir string, fn func(r *record, name string)) {
 	for i := range d.recs {
 		r := &d.recs[i]
 		if sub := d.sub(i); sub != nil {
 			sub.each(join(dir, d.name(i)), fn)
-		} else if r.nlink > 1 {
+		} else if !r.isDir() {
 			fn(r, join(dir, d.name(i)))
 		}
 	}
@@ -221,7 +222,11 @@ func (u *updater) file(b *dirBuilder, fd int, base, full string, before *dirReco
 	*into, err = u.scanner.dir(sub, full, nil)
 	if err == nil {
 		u.fresh[full] = struct{}{}
-		(*into).each(full, func(r *record, _ string) { u.shared[r.ino] = struct{}{} })
+		(*into).each(full, func(r *record, _ string) {
+			if r.nlink > 1 {
+				u.shared[r.ino] = struct{}{}
+			}
+		})
 	}
 	return err
 }
