@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -18,7 +20,11 @@ func perform(setup Setup) Outcome {
 	// Credentials, capabilities and the umask belong to threads or must be
 	// inherited from this one.
 	runtime.LockOSThread()
-	unix.CloseOnExec(outcomeFD)
+	// Files that the builder inherited from whoever started it are not for the
+	// command either.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		closeOnExec()
+	}
 	unix.Umask(0o022)
 	var stubs *stubs
 	if setup.Root != nil {
@@ -60,6 +66,20 @@ func perform(setup Setup) Outcome {
 		}
 	}
 	return outcome
+}
+
+// closeOnExec is close_range(2) for kernels before 5.11.
+func closeOnExec() {
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		unix.CloseOnExec(outcomeFD)
+		return
+	}
+	for _, n := range names {
+		if fd, err := strconv.Atoi(n.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
 }
 
 // command starts the command and reaps until it has ended.
