@@ -24,7 +24,7 @@ $(BIN)/executor: $(SOURCES)
 demo: build ## Build the two-stage image of examples/demo, offline, and show what is in it
 	@mkdir -p out
 	CGO_ENABLED=0 $(GO) build -trimpath -o examples/demo/greeter ./examples/demo
-	$(BIN)/executor --context examples/demo --dockerfile Dockerfile --no-push \
+	$(BIN)/executor --context examples/demo --dockerfile examples/demo/Dockerfile --no-push \
 		--tar-path out/demo.tar --destination example.com/demo:latest
 	@echo; echo "out/demo.tar holds:"; tar -tf out/demo.tar
 	@rm -f examples/demo/greeter

@@ -1,0 +1,110 @@
+// Command executor builds a container image from a Dockerfile, without a
+// daemon and without privileges. It turns its flags into build.Options, calls
+// build.Build and reports what happens; everything else is in package build.
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"github.com/cooper-build/cooper/pkg/build"
+	"github.com/cooper-build/cooper/pkg/run"
+	"github.com/cooper-build/cooper/pkg/run/namespace"
+)
+
+func main() {
+	run.Init()
+	os.Exit(execute(process{
+		args: os.Args[1:], stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, lookupEnv: os.LookupEnv,
+	}))
+}
+
+// process is what a run of the program gets from outside.
+type process struct {
+	args           []string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	lookupEnv      func(string) (string, bool)
+}
+
+// execute runs the program and returns its exit code.
+func execute(p process) int {
+	if len(p.args) == 1 && p.args[0] == "version" {
+		printVersion(p.stdout)
+		return exitOK
+	}
+	s, err := parseFlags(p)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		printHelp(p.stdout, s.groups)
+		return exitOK
+	case err != nil:
+		return reportUsage(p.stderr, err)
+	case s.version:
+		printVersion(p.stdout)
+		return exitOK
+	}
+
+	ctx, stop := interruptible(context.Background())
+	defer stop()
+	if s.wantsNamespace() {
+		// As an ordinary user the whole program goes on in a user namespace of
+		// its own, where files can have their true owners.
+		code, entered, err := namespace.Enter(ctx)
+		switch {
+		case entered:
+			return code
+		case err != nil && s.options.Isolation == "namespace":
+			return reportError(p.stderr, s.color(p), err)
+		}
+	}
+	printer := s.printer(p)
+	s.options.Events = printer.event
+	result, err := build.Build(ctx, s.options)
+	printer.flush()
+	if err != nil {
+		return reportError(p.stderr, s.color(p), err)
+	}
+	printer.summary(result)
+	return exitOK
+}
+
+// errInterrupted is the cause of a context that a signal ended.
+type errInterrupted struct{ signal os.Signal }
+
+func (e errInterrupted) Error() string { return "interrupted by " + e.signal.String() }
+
+// interruptible returns a context that ends at SIGINT, SIGTERM or SIGHUP. The
+// build then takes away what it has made; a second signal ends the program at
+// once.
+func interruptible(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case s := <-signals:
+			cancel(errInterrupted{s})
+		case <-done:
+			return
+		}
+		select {
+		case <-signals:
+			os.Exit(exitInterrupted)
+		case <-done:
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel(nil)
+	}
+}

@@ -1,0 +1,178 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/cooper-build/cooper/pkg/buildcontext"
+	"github.com/cooper-build/cooper/pkg/cache"
+	"github.com/cooper-build/cooper/pkg/dockerfile"
+	"github.com/cooper-build/cooper/pkg/plan"
+	"github.com/cooper-build/cooper/pkg/registry"
+	"github.com/cooper-build/cooper/pkg/run"
+)
+
+// Build builds an image as o says. Errors about the Dockerfile are
+// *dockerfile.Diagnostic; a RUN that failed has a *run.ExitError in its chain.
+// On an error nothing was pushed, unless pushing itself failed half-way, and
+// no output file exists that did not exist before.
+func Build(ctx context.Context, o Options) (result *Result, err error) {
+	start := time.Now()
+	b, err := newBuilder(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+
+	if err := b.readPlan(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.resolve(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.check(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.buildStages(ctx); err != nil {
+		return nil, err
+	}
+	result, err = b.deliver(ctx)
+	if err != nil {
+		return nil, err
+	}
+	result.Duration = time.Since(start)
+	return result, nil
+}
+
+// builder is one build under way.
+type builder struct {
+	options  Options
+	sink     *sink
+	work     *workdir
+	client   *registry.Client
+	secrets  map[string][]byte
+	sockets  map[string]string
+	mounts   *cache.Mounts
+	platform platformPair
+
+	context *buildcontext.Context
+	file    *dockerfile.File
+	plan    *plan.Plan
+	images  *images
+	stages  map[*plan.Stage]*stage
+	target  *stage
+
+	// isolation is nil where no step needs one.
+	isolation run.Isolation
+	ability   run.Ability
+	// used is the name of the isolation, also when it was closed.
+	used string
+}
+
+// newBuilder checks what does not depend on the Dockerfile.
+func newBuilder(ctx context.Context, o Options) (_ *builder, err error) {
+	b := &builder{options: o, sink: &sink{call: o.Events}, stages: map[*plan.Stage]*stage{}}
+	if b.options.Jobs <= 0 {
+		b.options.Jobs = runtime.GOMAXPROCS(0)
+	}
+	if b.platform, err = parsePlatform(o.Platform); err != nil {
+		return nil, err
+	}
+	if b.secrets, err = secretValues(o.Secrets); err != nil {
+		return nil, err
+	}
+	if b.sockets, err = sshSockets(o.SSH); err != nil {
+		return nil, err
+	}
+	if err := checkOutputs(o); err != nil {
+		return nil, err
+	}
+	// The client reads credentials now: a build in place may take the file away.
+	if b.client, err = registry.New(o.Registry); err != nil {
+		return nil, err
+	}
+	root := o.WorkDir
+	if root == "" {
+		if root, err = defaultWorkRoot(); err != nil {
+			return nil, err
+		}
+	}
+	if root, err = filepath.Abs(root); err != nil {
+		return nil, fmt.Errorf("working directory: %w", err)
+	}
+	if b.work, err = newWorkdir(root); err != nil {
+		return nil, err
+	}
+	caches := o.CacheDir
+	if caches == "" {
+		caches = b.work.path
+	}
+	b.mounts = cache.NewMounts(filepath.Join(caches, "mounts"))
+	b.images = newImages(b.client, b.work, b.sink)
+	return b, nil
+}
+
+// close removes everything that is not a result. It is safe at any point.
+func (b *builder) close() error {
+	var errs []error
+	for _, s := range b.stages {
+		errs = append(errs, s.close())
+	}
+	errs = append(errs, b.closeIsolation())
+	if b.context != nil {
+		errs = append(errs, b.context.Close())
+	}
+	errs = append(errs, b.images.close(), b.client.Close(), b.work.close())
+	return errors.Join(errs...)
+}
+
+// closeIsolation gives a container its own files back. It may be called again.
+func (b *builder) closeIsolation() error {
+	closer, ok := b.isolation.(interface{ Close() error })
+	b.isolation = nil
+	if !ok {
+		return nil
+	}
+	return closer.Close()
+}
+
+// readPlan reads context and Dockerfile and plans the stages.
+func (b *builder) readPlan(ctx context.Context) error {
+	o := b.options
+	scratch, err := b.work.sub("context")
+	if err != nil {
+		return err
+	}
+	b.context, err = buildcontext.Open(ctx, buildcontext.Options{
+		Path:       o.Context,
+		SubPath:    o.ContextSubPath,
+		Dockerfile: o.Dockerfile,
+		Stdin:      o.Stdin,
+		TempDir:    scratch,
+	})
+	if err != nil {
+		return err
+	}
+	name, source, err := b.context.Dockerfile()
+	if err != nil {
+		return err
+	}
+	if b.file, err = dockerfile.Parse(name, source, dockerfile.Options{Check: o.BuildArgs["BUILDKIT_DOCKERFILE_CHECK"]}); err != nil {
+		return err
+	}
+	for _, w := range b.file.Warnings {
+		b.warn(w)
+	}
+	b.plan, err = plan.New(b.file, plan.Options{
+		Target:        o.Target,
+		BuildArgs:     o.BuildArgs,
+		Platform:      b.platform.target,
+		BuildPlatform: b.platform.build,
+		Labels:        o.Labels,
+	})
+	return err
+}

@@ -1,0 +1,105 @@
+package build
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/cooper-build/cooper/pkg/plan"
+)
+
+// buildStages builds every stage of the plan. Where commands can run side by
+// side, stages that do not need each other do; otherwise they are built in the
+// plan's order, in which every stage follows those it needs.
+func (b *builder) buildStages(ctx context.Context) error {
+	b.makeStages()
+	// Layers are compressed behind the steps that made them, and joined here
+	// whatever happens.
+	m := &makers{}
+	m.group, m.ctx = errgroup.WithContext(ctx)
+	m.group.SetLimit(max(1, b.options.Jobs))
+	err := b.runStages(m.ctx, m)
+	// A layer that failed has ended the stages: its error is the reason.
+	if made := m.group.Wait(); made != nil {
+		return made
+	}
+	if err != nil {
+		return err
+	}
+	return b.closeStages()
+}
+
+// makers write layers behind the build's back. Their context outlives the
+// stages' and ends with the first layer that fails.
+type makers struct {
+	group *errgroup.Group
+	ctx   context.Context
+}
+
+func (b *builder) makeStages() {
+	for _, s := range b.plan.Stages {
+		st := &stage{b: b, plan: s}
+		if s.Base.Stage != nil {
+			st.from = b.stages[s.Base.Stage]
+		} else if s.Base.Image != "" {
+			st.image = b.images.get(s.Base.Image, s.Platform)
+		}
+		b.stages[s] = st
+	}
+	b.target = b.stages[b.plan.Target]
+	for st := b.target; st != nil; st = st.from {
+		st.shipped = true
+	}
+}
+
+func (b *builder) runStages(ctx context.Context, makers *makers) error {
+	if b.isolation != nil && !b.ability.Parallel {
+		for _, s := range b.plan.Stages {
+			if err := b.stages[s].build(ctx, makers); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	done := make(map[*plan.Stage]chan struct{}, len(b.plan.Stages))
+	for _, s := range b.plan.Stages {
+		done[s] = make(chan struct{})
+	}
+	slots := semaphore.NewWeighted(int64(b.options.Jobs))
+	group, ctx := errgroup.WithContext(ctx)
+	for _, s := range b.plan.Stages {
+		group.Go(func() error {
+			for _, need := range s.Needs() {
+				select {
+				case <-done[need]:
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+			}
+			// Only a stage that can go on takes a slot, so slots can't be
+			// taken by stages that wait for each other.
+			if err := slots.Acquire(ctx, 1); err != nil {
+				return err
+			}
+			defer slots.Release(1)
+			if err := b.stages[s].build(ctx, makers); err != nil {
+				return err
+			}
+			close(done[s])
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// closeStages gives up all workspaces, and with them the root file system of a
+// build in place: what comes after works in the machine's own files.
+func (b *builder) closeStages() error {
+	for i := len(b.plan.Stages) - 1; i >= 0; i-- {
+		if err := b.stages[b.plan.Stages[i]].close(); err != nil {
+			return err
+		}
+	}
+	return b.closeIsolation()
+}
