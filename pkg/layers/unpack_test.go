@@ -231,23 +231,29 @@ func TestWaysAgree(t *testing.T) {
 	}
 	applied := 0
 	for seed := range n {
-		rng := rand.New(rand.NewPCG(uint64(seed), 1))
-		var tars [][]byte
-		for range 3 {
-			tars = append(tars, randomTar(t, rng))
-		}
-		plain, overlay, index, err := stack(t, tars...)
-		if err != nil {
-			continue
-		}
-		applied++
-		if plain != overlay || plain != index {
-			t.Fatalf("seed %d\n%s\n%s\n%s\nplain:\n%s\noverlay:\n%s\nindex:\n%s", seed,
-				listing(tars[0]), listing(tars[1]), listing(tars[2]), plain, overlay, index)
-		}
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(uint64(seed), 1))
+			var tars [][]byte
+			for range 3 {
+				tars = append(tars, randomTar(t, rng))
+			}
+			// Layers that can't be applied end the stack, for all ways alike.
+			for n := len(tars); n > 0; n-- {
+				plain, overlay, index, err := stack(t, tars[:n]...)
+				if err != nil {
+					continue
+				}
+				applied += n
+				if plain != overlay || plain != index {
+					t.Fatalf("%s\n%s\n%s\nplain:\n%s\noverlay:\n%s\nindex:\n%s",
+						listing(tars[0]), listing(tars[1]), listing(tars[2]), plain, overlay, index)
+				}
+				return
+			}
+		})
 	}
-	if applied < n/5 {
-		t.Errorf("only %d of %d could be applied", applied, n)
+	if applied < n {
+		t.Errorf("only %d of %d layers could be applied", applied, 3*n)
 	}
 }
 
@@ -269,7 +275,7 @@ func randomTar(t *testing.T, rng *rand.Rand) []byte {
 		return n
 	}
 	var items []item
-	for range 2 + rng.IntN(8) {
+	for range 2 + rng.IntN(5) {
 		var i item
 		switch n := name(); rng.IntN(9) {
 		case 0, 1:
@@ -277,7 +283,9 @@ func randomTar(t *testing.T, rng *rand.Rand) []byte {
 		case 2:
 			i = symlink(n, pick("a", "/b", "../c", "../../../etc", "/", ".", "nope/x", "d"))
 		case 3:
-			i = hardlink(n, name())
+			if i = hardlink(n, name()); len(items) > 0 && rng.IntN(8) > 0 {
+				i = hardlink(n, items[rng.IntN(len(items))].hdr.Name)
+			}
 		case 4:
 			i = fifo(n)
 		case 5:

@@ -155,6 +155,9 @@ func (t *Tree) Link(old, name string) error {
 	if old == name {
 		return nil
 	}
+	if name == "." || strings.HasPrefix(old, name+"/") {
+		return pathError("link", old, fs.ErrNotExist) // gone once name is replaced
+	}
 	stub := n.ino
 	if stub.link == 0 {
 		t.lastLink++
