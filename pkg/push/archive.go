@@ -159,4 +159,3 @@ func (p *parts) dockerManifest(tags []tag) ([]byte, error) {
 	}
 	return json.Marshal([]any{m})
 }
-

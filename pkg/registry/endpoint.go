@@ -120,9 +120,10 @@ func (e *endpoint) probe(ctx context.Context) (probe, error) {
 		if p.err == nil {
 			return p.probe, nil
 		}
-		// An answer tells more than the lack of one.
+		// An answer tells more than the lack of one, and that the server does
+		// not speak TLS tells nothing.
 		var answered *Error
-		if errors.As(p.err, &answered) && answered.Status != 0 {
+		if errors.As(p.err, &answered) && answered.Status != 0 || errors.Is(s.err, http.ErrSchemeMismatch) {
 			return probe{}, p.err
 		}
 		return probe{}, s.err

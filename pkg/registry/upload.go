@@ -68,8 +68,10 @@ type upload struct {
 	digest   v1.Hash
 	size     int64
 	progress *progressOnce
-	// chunked is set when the registry has refused the blob in one piece.
+	// chunked is set when the registry has refused the blob in one piece;
+	// chunk is the size of the pieces, 0 for chunkSize.
 	chunked bool
+	chunk   int64
 }
 
 func (u *upload) run(ctx context.Context) error {
@@ -264,8 +266,12 @@ func (u *upload) sendChunks(ctx context.Context, location string) error {
 		return err
 	}
 	defer rc.Close()
+	chunk := u.chunk
+	if chunk == 0 {
+		chunk = chunkSize
+	}
 	for at := int64(0); at < u.size; {
-		n := min(chunkSize, u.size-at)
+		n := min(chunk, u.size-at)
 		// A piece cannot be read twice from a stream: a fault starts the
 		// whole upload again.
 		sent := false
