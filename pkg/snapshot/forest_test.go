@@ -203,6 +203,9 @@ func (f *forester) dress(p string) {
 
 func (f *forester) chmod(p string, mode uint32) {
 	if st, err := os.Lstat(p); err == nil && st.Mode()&fs.ModeSymlink == 0 {
+		if st.IsDir() && !f.owners {
+			mode |= 0o700 // or nobody could look
+		}
 		f.do(unix.Chmod(p, mode), "chmod %s %o", f.show(p), mode)
 	}
 }

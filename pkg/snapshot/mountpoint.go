@@ -39,14 +39,14 @@ func newMountTest(st *unix.Statx_t, path string) mountTest {
 	return m
 }
 
-// foreign reports whether something else is mounted at name. Device numbers
+// foreign reports whether something else is mounted at dir/base. Device numbers
 // are the last resort: the files of one overlay mount may have several.
-func (m *mountTest) foreign(st *unix.Statx_t, name string) bool {
+func (m *mountTest) foreign(st *unix.Statx_t, dir, base string) bool {
 	switch {
 	case m.id != 0:
 		return st.Mnt_id != m.id
 	case m.points != nil:
-		return m.points[name]
+		return m.points[join(dir, base)]
 	}
 	return st.Mode&unix.S_IFMT == unix.S_IFDIR && unix.Mkdev(st.Dev_major, st.Dev_minor) != m.dev
 }

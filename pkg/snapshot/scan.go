@@ -110,16 +110,15 @@ func (s *scanner) dir(fd int, name string, old *dirRecord) (*dirRecord, error) {
 	}
 	b := newDirBuilder(len(names))
 	for _, base := range names {
-		full := join(name, base)
-		if s.opts.Exclude != nil && s.opts.Exclude(full) {
+		if s.opts.Exclude != nil && s.opts.Exclude(join(name, base)) {
 			continue
 		}
-		r, extra, err := s.file(fd, base, full, old)
+		r, extra, err := s.file(fd, name, base, old)
 		if err == unix.ENOENT {
 			continue // something that goes on without us; it is gone
 		}
 		if err != nil {
-			return nil, &fs.PathError{Op: "stat", Path: full, Err: err}
+			return nil, &fs.PathError{Op: "stat", Path: join(name, base), Err: err}
 		}
 		b.add(r, base, extra)
 	}
@@ -167,8 +166,9 @@ func (s *scanner) dir(fd int, name string, old *dirRecord) (*dirRecord, error) {
 	return d, nil
 }
 
-// file records one file of an open directory.
-func (s *scanner) file(fd int, base, full string, old *dirRecord) (r record, extra string, err error) {
+// file records one file of an open directory. Its full name is not made unless
+// it is needed, which is seldom.
+func (s *scanner) file(fd int, dir, base string, old *dirRecord) (r record, extra string, err error) {
 	var st unix.Statx_t
 	if err := s.stat(fd, base, &st); err != nil {
 		return r, "", err
@@ -183,7 +183,7 @@ func (s *scanner) file(fd int, base, full string, old *dirRecord) (r record, ext
 	if st.Ctime.Nsec != 0 && !s.fractions.Load() {
 		s.fractions.Store(true)
 	}
-	if s.mount.foreign(&st, full) {
+	if s.mount.foreign(&st, dir, base) {
 		r.flags |= recHidden
 		return r, "", nil
 	}
@@ -194,7 +194,7 @@ func (s *scanner) file(fd int, base, full string, old *dirRecord) (r record, ext
 		r.size = int64(unix.Mkdev(st.Rdev_major, st.Rdev_minor))
 	}
 	if s.overrides != nil {
-		return s.overridden(r, full)
+		return s.overridden(r, join(dir, base))
 	}
 	if t := r.mode & unix.S_IFMT; t != unix.S_IFREG && t != unix.S_IFLNK {
 		return r, "", nil
@@ -314,7 +314,8 @@ func (b *dirBuilder) add(r record, name, extra string) {
 }
 
 func (b *dirBuilder) done() *dirRecord {
-	b.d.text = strings.Clone(b.text.String()) // a Builder's may be twice as long
-	b.d.subs = slices.Clip(b.d.subs)
-	return &b.d
+	d := b.d                                // by value: the builder is not to live on
+	d.text = strings.Clone(b.text.String()) // a Builder's may be twice as long
+	d.subs = slices.Clip(d.subs)
+	return &d
 }

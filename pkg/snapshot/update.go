@@ -175,7 +175,7 @@ func (u *updater) dir(name string, bases []string) error {
 			}
 			i++
 		}
-		if err := u.file(b, fd, base, join(name, base), before); err != nil {
+		if err := u.file(b, fd, name, base, before); err != nil {
 			return err
 		}
 	}
@@ -186,12 +186,13 @@ func (u *updater) dir(name string, bases []string) error {
 	return nil
 }
 
-// file adds what base is now to b; before is the directory that it was.
-func (u *updater) file(b *dirBuilder, fd int, base, full string, before *dirRecord) error {
+// file adds what dir/base is now to b; before is the directory that it was.
+func (u *updater) file(b *dirBuilder, fd int, dir, base string, before *dirRecord) error {
+	full := join(dir, base)
 	if u.opts.Exclude != nil && u.excluded(full) {
 		return nil
 	}
-	r, extra, err := u.scanner.file(fd, base, full, nil)
+	r, extra, err := u.scanner.file(fd, dir, base, nil)
 	if err == unix.ENOENT {
 		return nil
 	}
