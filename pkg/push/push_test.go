@@ -186,7 +186,12 @@ func TestDockerTar(t *testing.T) {
 				if _, err := exec.LookPath("podman"); err != nil {
 					t.Skip("podman is not installed")
 				}
-				root := t.TempDir()
+				// podman wants short paths.
+				root, err := os.MkdirTemp("", "pod")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer os.RemoveAll(root)
 				args := []string{"--root", root + "/r", "--runroot", root + "/rr", "--storage-driver", "vfs"}
 				out, err := exec.Command("podman", append(args, "load", "-i", file)...).CombinedOutput()
 				if err != nil {

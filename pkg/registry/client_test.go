@@ -170,10 +170,10 @@ func TestFaultsThatPass(t *testing.T) {
 		push  bool
 	}{
 		{"503 everywhere", func(n int, w http.ResponseWriter, _ *http.Request, _ http.Handler) bool {
-			if n%3 == 0 {
+			if n%5 == 0 {
 				w.WriteHeader(http.StatusServiceUnavailable)
 			}
-			return n%3 == 0
+			return n%5 == 0
 		}, true},
 		{"429 with Retry-After", func(n int, w http.ResponseWriter, _ *http.Request, _ http.Handler) bool {
 			if n == 2 {
