@@ -209,6 +209,9 @@ func (d *Dir) xattrs(dirfd int, base string, e *Entry) error {
 			continue
 		}
 		v, ok, err := read(name)
+		if err == unix.EACCES || err == unix.EPERM {
+			continue // not for us to see
+		}
 		if err != nil {
 			return err
 		}

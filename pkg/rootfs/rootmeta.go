@@ -18,7 +18,14 @@ func (r *Root) setByFD(fd int, e Entry, real Kind) error {
 			return ownerError(e, err)
 		}
 	}
-	set := func(attr, value string) error { return unix.Fsetxattr(fd, attr, []byte(value), 0) }
+	set := func(attr, value string) error {
+		err := unix.Fsetxattr(fd, attr, []byte(value), 0)
+		if err == unix.EACCES && unix.Fchmod(fd, 0o700) == nil {
+			// A directory that was there, closed to its own owner.
+			err = unix.Fsetxattr(fd, attr, []byte(value), 0)
+		}
+		return err
+	}
 	del := func(attr string) { _ = unix.Fremovexattr(fd, attr) }
 	if err := r.setXattrs(e, real, set, del); err != nil {
 		return err

@@ -76,7 +76,7 @@ func getXattr(get func(buf []byte) (int, error)) (value string, ok bool, err err
 				return "", false, err
 			}
 			buf = make([]byte, n+64)
-		case unix.ENODATA, unix.ENOTSUP, unix.EACCES, unix.ENOENT:
+		case unix.ENODATA, unix.ENOTSUP, unix.ENOENT:
 			return "", false, nil
 		default:
 			return "", false, err
