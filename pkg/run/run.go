@@ -69,6 +69,9 @@ type Stage struct {
 	// (FROM stage), nil where the stage starts from layers. The parent stays
 	// usable as a Reader; nothing more is run in it.
 	Parent Workspace
+	// LastUse says that nobody reads Parent any more: its tree may go on as
+	// this stage's, and Parent is only closed after that.
+	LastUse bool
 	// Layers are the base image's layers, lowest first; empty with Parent and
 	// for scratch. Only DiffID and Uncompressed are called.
 	Layers []v1.Layer
