@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/cooper-build/cooper/pkg/buildcontext"
@@ -167,9 +169,16 @@ func (b *builder) readPlan(ctx context.Context) error {
 	for _, w := range b.file.Warnings {
 		b.warn(w)
 	}
+	args := maps.Clone(o.BuildArgs)
+	if o.SourceDateEpoch != nil {
+		if args == nil {
+			args = map[string]string{}
+		}
+		args["SOURCE_DATE_EPOCH"] = strconv.FormatInt(o.SourceDateEpoch.Unix(), 10)
+	}
 	b.plan, err = plan.New(b.file, plan.Options{
 		Target:        o.Target,
-		BuildArgs:     o.BuildArgs,
+		BuildArgs:     args,
 		Platform:      b.platform.target,
 		BuildPlatform: b.platform.build,
 		Labels:        o.Labels,

@@ -54,13 +54,8 @@ func (b *builder) makeStages() {
 }
 
 func (b *builder) runStages(ctx context.Context, makers *makers) error {
-	if b.isolation != nil && !b.ability.Parallel {
-		for _, s := range b.plan.Stages {
-			if err := b.stages[s].build(ctx, makers); err != nil {
-				return err
-			}
-		}
-		return nil
+	if b.inTurn() {
+		return b.runInTurn(ctx, makers)
 	}
 	done := make(map[*plan.Stage]chan struct{}, len(b.plan.Stages))
 	for _, s := range b.plan.Stages {
@@ -91,6 +86,34 @@ func (b *builder) runStages(ctx context.Context, makers *makers) error {
 		})
 	}
 	return group.Wait()
+}
+
+// inTurn reports whether only one stage at a time can run commands.
+func (b *builder) inTurn() bool { return b.isolation != nil && !b.ability.Parallel }
+
+// runInTurn builds one stage after another. A stage that no later one needs is
+// given up at once, so that its tree need not be kept for anybody.
+func (b *builder) runInTurn(ctx context.Context, makers *makers) error {
+	for _, s := range b.plan.Stages {
+		for _, need := range s.Needs() {
+			b.stages[need].users++
+		}
+	}
+	for _, s := range b.plan.Stages {
+		if err := b.stages[s].build(ctx, makers); err != nil {
+			return err
+		}
+		for _, need := range s.Needs() {
+			n := b.stages[need]
+			if n.users--; n.users > 0 {
+				continue
+			}
+			if err := n.close(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // closeStages gives up all workspaces, and with them the root file system of a

@@ -28,6 +28,9 @@ type stage struct {
 	image *baseImage
 	// shipped: the stage's layers are part of the result.
 	shipped bool
+	// users counts the stages that still need this one, where they are built
+	// in turn.
+	users int
 
 	tree *rootfs.Tree
 	// puts are the packed changes that an opened workspace would need.
@@ -84,20 +87,22 @@ func (s *stage) step(ctx context.Context, step *plan.Step, makers *makers) (err 
 		if err != nil {
 			return err
 		}
-		return s.apply(ctx, id, changes, makers)
+		// The tree of a stage that is given up after its last use does not wait
+		// for a layer that is made behind the build's back.
+		return s.apply(ctx, id, changes, op.From.Stage == nil || !s.b.inTurn(), makers)
 	case *plan.Workdir:
 		changes, err := s.workdir(ctx, op)
 		if err != nil {
 			return err
 		}
-		return s.apply(ctx, id, changes, makers)
+		return s.apply(ctx, id, changes, true, makers)
 	default:
 		return fmt.Errorf("internal error: no way to execute %T", op)
 	}
 }
 
 // apply adds computed changes to the stage and makes their layer.
-func (s *stage) apply(ctx context.Context, id StepID, changes []snapshot.Change, makers *makers) error {
+func (s *stage) apply(ctx context.Context, id StepID, changes []snapshot.Change, stable bool, makers *makers) error {
 	if s.ws != nil {
 		if err := s.ws.Put(ctx, changes); err != nil {
 			return err
@@ -111,7 +116,7 @@ func (s *stage) apply(ctx context.Context, id StepID, changes []snapshot.Change,
 	if !s.shipped {
 		return nil
 	}
-	return s.layer(id, changes, true, makers)
+	return s.layer(id, changes, stable, makers)
 }
 
 // snapshot makes the layer of what a command changed.
@@ -210,6 +215,7 @@ func (s *stage) open(ctx context.Context) error {
 	switch {
 	case s.from != nil && s.from.ws != nil:
 		start.Parent = s.from.ws
+		start.LastUse = s.b.inTurn() && s.from.users == 1
 	case s.image != nil:
 		files, err := s.image.fetch(ctx)
 		if err != nil {
