@@ -6,10 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strings"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -252,70 +249,4 @@ func typeOf(k rootfs.Kind) uint32 {
 		return unix.S_IFSOCK
 	}
 	return unix.S_IFREG
-}
-
-// awaitTick returns when every file that is changed from now on gets a ctime
-// that no record has. Kernels stamp files with a clock that advances only
-// every few milliseconds, and some file systems keep whole seconds.
-func (s *scanner) awaitTick(ctx context.Context) error {
-	tick := func() (int64, error) {
-		var ts unix.Timespec
-		if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts); err != nil {
-			return 0, fmt.Errorf("reading the clock: %w", err)
-		}
-		if s.files.Load() > 0 && !s.fractions.Load() {
-			return ts.Sec, nil
-		}
-		return ts.Nano(), nil
-	}
-	start, err := tick()
-	if err != nil {
-		return err
-	}
-	timer := time.NewTimer(time.Millisecond)
-	defer timer.Stop()
-	for {
-		// A clock that was set back differs as well.
-		if now, err := tick(); err != nil || now != start {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-timer.C:
-			timer.Reset(time.Millisecond)
-		}
-	}
-}
-
-// dirBuilder collects a directory's files, in order of their names.
-type dirBuilder struct {
-	d    dirRecord
-	text strings.Builder
-}
-
-func newDirBuilder(n int) *dirBuilder {
-	return &dirBuilder{d: dirRecord{recs: make([]record, 0, n)}}
-}
-
-func (b *dirBuilder) add(r record, name, extra string) {
-	r.text, r.nameLen = uint32(b.text.Len()), uint8(len(name))
-	r.flags &^= recExtra
-	if extra != "" {
-		r.flags |= recExtra
-	}
-	b.text.WriteString(name)
-	b.text.WriteString(extra)
-	if r.isDir() && r.flags&recHidden == 0 {
-		r.size = int64(len(b.d.subs))
-		b.d.subs = append(b.d.subs, nil)
-	}
-	b.d.recs = append(b.d.recs, r)
-}
-
-func (b *dirBuilder) done() *dirRecord {
-	d := b.d                                // by value: the builder is not to live on
-	d.text = strings.Clone(b.text.String()) // a Builder's may be twice as long
-	d.subs = slices.Clip(d.subs)
-	return &d
 }

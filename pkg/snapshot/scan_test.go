@@ -1,14 +1,10 @@
 package snapshot_test
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -323,134 +319,12 @@ func TestScanBelievesOverrides(t *testing.T) {
 	}
 }
 
-// Files may be longer or shorter by the time they are read.
-func TestOpenMindsTheSize(t *testing.T) {
-	for _, now := range []string{"", "shorter", "just the same", "longer than it was"} {
-		dir := t.TempDir()
-		empty := take(t, dir, snapshot.ScanOptions{})
-		p := filepath.Join(dir, "f")
-		must(t, os.WriteFile(p, []byte("just the same"), 0o644))
-		list, _ := rescan(t, empty)
-		must(t, os.WriteFile(p, []byte(now), 0o644))
-		rc, err := list[0].Open()
-		must(t, err)
-		b, err := io.ReadAll(rc)
-		rc.Close()
-		if ok := now == "just the same"; ok != (err == nil) || ok && string(b) != now || len(b) > int(list[0].Entry.Size) {
-			t.Errorf("now %q: read %q, %v", now, b, err)
-		}
-	}
-}
-
-func TestCancelled(t *testing.T) {
-	dir := t.TempDir()
-	plant(t, dir, "a/b/")
-	b := take(t, dir, snapshot.ScanOptions{})
-	why := errors.New("no longer wanted")
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(why)
-	if _, err := snapshot.Take(ctx, dir, snapshot.ScanOptions{}); !errors.Is(err, why) {
-		t.Errorf("Take: %v", err)
-	}
-	if _, _, err := b.Diff(ctx); !errors.Is(err, why) {
-		t.Errorf("Baseline.Diff: %v", err)
-	}
-	if err := b.Update(ctx, []string{"a"}); !errors.Is(err, why) {
-		t.Errorf("Update: %v", err)
-	}
-	for _, err := range snapshot.Diff(ctx, rootfs.NewTree(), openDir(t, dir)) {
-		if !errors.Is(err, why) {
-			t.Errorf("Diff: %v", err)
-		}
-	}
-	for _, err := range snapshot.Overlay(ctx, rootfs.NewTree(), dir, snapshot.OverlayOptions{}) {
-		if !errors.Is(err, why) {
-			t.Errorf("Overlay: %v", err)
-		}
-	}
-}
-
-// A consumer may stop at any change.
-func TestStopEarly(t *testing.T) {
-	dir := t.TempDir()
-	plant(t, dir, "a/b/", "a/b/f: x", "c: x", "d = c")
-	for stop := 1; stop <= 5; stop++ {
-		for _, seq := range []func(func(snapshot.Change, error) bool){
-			snapshot.Diff(t.Context(), rootfs.NewTree(), openDir(t, dir)),
-			snapshot.Overlay(t.Context(), rootfs.NewTree(), dir, snapshot.OverlayOptions{}),
-		} {
-			n := 0
-			for _, err := range seq {
-				must(t, err)
-				if n++; n == stop {
-					break
-				}
-			}
-			if n != stop {
-				t.Errorf("stopped after %d, not %d", n, stop)
-			}
-		}
-	}
-}
-
 func TestTakeOfNoDirectory(t *testing.T) {
 	dir := t.TempDir()
 	plant(t, dir, "f: x")
 	for _, name := range []string{"f", "missing"} {
 		if _, err := snapshot.Take(t.Context(), filepath.Join(dir, name), snapshot.ScanOptions{}); err == nil {
 			t.Errorf("%s was recorded", name)
-		}
-	}
-}
-
-// forest makes a tree of many files for benchmarks.
-func forest(b *testing.B, dirs, files int) string {
-	root := b.TempDir()
-	for d := range dirs {
-		dir := filepath.Join(root, fmt.Sprintf("dir-%d", d%20), fmt.Sprintf("sub-%d", d))
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			b.Fatal(err)
-		}
-		for f := range files {
-			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("file-%d.txt", f)), bytes.Repeat([]byte("x"), f), 0o644); err != nil {
-				b.Fatal(err)
-			}
-		}
-	}
-	return root
-}
-
-func heap() uint64 {
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
-func BenchmarkTake(b *testing.B) {
-	const n = 50_000
-	root := forest(b, n/50, 50)
-	start := heap()
-	var base *snapshot.Baseline
-	for b.Loop() {
-		var err error
-		if base, err = snapshot.Take(b.Context(), root, snapshot.ScanOptions{}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(heap()-start)/n, "B/file")
-	runtime.KeepAlive(base)
-}
-
-func BenchmarkRescan(b *testing.B) {
-	root := forest(b, 1000, 50)
-	base, err := snapshot.Take(b.Context(), root, snapshot.ScanOptions{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	for b.Loop() {
-		if _, _, err := base.Diff(b.Context()); err != nil {
-			b.Fatal(err)
 		}
 	}
 }
