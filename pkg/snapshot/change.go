@@ -25,11 +25,11 @@ const (
 //
 // A list of changes is ordered as BuildKit orders a layer: a directory before
 // what it holds, names of one directory in byte order. Only unchanged names of
-// a file follow at once on its first changed name, wherever they are. Each ancestor of a
-// changed path (the root excepted) is in the list once, before it, as Write or
-// Parent. Nothing below a removed path is listed. Names of one file (equal
-// Entry.Link) are all listed as Regular with the same metadata; a layer stores
-// the bytes with the first.
+// a file follow at once on its first changed name, wherever they are. Each
+// ancestor of a changed path (the root excepted) is in the list once, before
+// it, as Write or Parent. Nothing below a removed path is listed. Names of one
+// file (equal Entry.Link) are all listed with the same kind and metadata; a
+// layer stores the file with the first.
 type Change struct {
 	Kind  Kind
 	Entry rootfs.Entry
