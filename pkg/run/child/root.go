@@ -95,11 +95,15 @@ func overlayFS(top string, lowers []string, upper, work string, userXattr bool) 
 		set("upperdir", upper)
 		set("workdir", work)
 	}
-	set("redirect_dir", "off")
-	set("metacopy", "off")
 	set("index", "off")
-	if userXattr && err == nil {
-		err = unix.FsconfigSetFlag(fs, "userxattr")
+	if userXattr {
+		// This turns the other two off, and takes no word on them.
+		if err == nil {
+			err = unix.FsconfigSetFlag(fs, "userxattr")
+		}
+	} else {
+		set("redirect_dir", "off")
+		set("metacopy", "off")
 	}
 	if err != nil {
 		return err
@@ -132,9 +136,11 @@ func overlayOld(top string, lowers []string, upper, work string, userXattr bool)
 	if upper != "" {
 		options += ",upperdir=" + upper + ",workdir=" + work
 	}
-	options += ",redirect_dir=off,index=off"
+	options += ",index=off"
 	if userXattr {
 		options += ",userxattr"
+	} else {
+		options += ",redirect_dir=off"
 	}
 	before, err := os.Getwd()
 	if err != nil {
