@@ -38,7 +38,7 @@ type differ struct {
 	ctx  context.Context
 	v    *view
 	list []snapshot.Change
-	// inodes runs beside list; names are the places in it of a regular file.
+	// inodes runs beside list; names are the places in it of a file.
 	inodes []*inode
 	names  map[*inode][]int
 }
@@ -52,6 +52,8 @@ func (d *differ) add(kind snapshot.Kind, name string, ino *inode) {
 		c.Entry.Path, c.Entry.Link = name, 0
 		if ino.Kind == rootfs.Regular {
 			c.Open = sizedOpen(name, ino)
+		}
+		if !ino.IsDir() {
 			d.names[ino] = append(d.names[ino], len(d.list))
 		}
 	}

@@ -36,6 +36,13 @@ func (o *operation) newExtraction() (*extraction, error) {
 	if err := o.view.mkdirAll(root, 0o755, o.owner); err != nil {
 		return nil, err
 	}
+	n, err := o.view.look(root)
+	if err != nil {
+		return nil, err
+	}
+	// BuildKit changes its root to the directory by way of another one that it
+	// makes inside and removes, whatever the archive holds.
+	o.view.touch(n)
 	return &extraction{view: o.view, root: root, owner: o.owner}, nil
 }
 
@@ -196,7 +203,7 @@ func (x *extraction) link(hdr *tar.Header, target string) error {
 		return fmt.Errorf("hard link to %s: %w", hdr.Linkname, syscall.EPERM)
 	}
 	// An overlay copies the file up: other names that it has below stay apart.
-	n.changed = true
+	x.view.copyUp(n, x.below(old))
 	if _, err := x.view.put(target, n.ino); err != nil {
 		return err
 	}

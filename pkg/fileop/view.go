@@ -175,6 +175,20 @@ func (v *view) remove(name string) error {
 	return nil
 }
 
+// copyUp makes a file of the tree below one of the view. Its bytes stay where
+// they are; but an index that takes in the changes would then find the file's
+// bytes by way of itself, so they are read through the index as it is now.
+func (v *view) copyUp(n *node, name string) {
+	if n.changed {
+		return
+	}
+	n.changed = true
+	if tree, ok := v.base.(*rootfs.Tree); ok && n.ino.Kind == rootfs.Regular {
+		before := tree.Clone()
+		n.ino.open = func() (io.ReadCloser, error) { return before.Open(name) }
+	}
+}
+
 // touch notes that a directory's list of names changed.
 func (v *view) touch(dir *node) {
 	dir.ino.ModTime = v.now
