@@ -44,6 +44,10 @@ type baseImage struct {
 	config  dockerspec.DockerOCIImage
 	layers  []*baseLayer
 
+	// unpack shows the image's files where its layers are unpacked anyway,
+	// because some stage runs commands on it; nil elsewhere.
+	unpack func(context.Context, []v1.Layer) (rootfs.Reader, error)
+
 	index sync.Once
 	tree  *rootfs.Tree
 	// contents are the opened layers behind tree.
@@ -122,6 +126,15 @@ func (b *baseImage) indexOnce(ctx context.Context) (*rootfs.Tree, error) {
 	files, err := b.fetch(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if unpack := b.unpack; unpack != nil {
+		base, err := unpack(ctx, files)
+		if err != nil {
+			return nil, fmt.Errorf("unpacking %s: %w", b.name, err)
+		}
+		if base != nil {
+			return treeOf(ctx, base)
+		}
 	}
 	tree := rootfs.NewTree()
 	for _, l := range files {

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/cooper-build/cooper/pkg/plan"
+	"github.com/cooper-build/cooper/pkg/run"
 )
 
 // buildStages builds every stage of the plan. Where commands can run side by
@@ -46,6 +47,13 @@ func (b *builder) makeStages() {
 			st.image = b.images.get(s.Base.Image, s.Platform)
 		}
 		b.stages[s] = st
+	}
+	if u, ok := b.isolation.(run.Unpacker); ok {
+		for _, st := range b.stages {
+			if img := st.bottom(); img != nil && st.runs() {
+				img.unpack = u.Base
+			}
+		}
 	}
 	b.target = b.stages[b.plan.Target]
 	for st := b.target; st != nil; st = st.from {

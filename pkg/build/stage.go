@@ -56,6 +56,12 @@ func (s *stage) build(ctx context.Context, makers *makers) error {
 		s.image = s.from.image
 		s.puts = slices.Clone(s.from.puts)
 	}
+	if s.runs() {
+		// It will be unpacked anyway: an index would be made for nothing.
+		if err := s.open(ctx); err != nil {
+			return s.b.stepError(s.firstRun(), err)
+		}
+	}
 	for i := range s.plan.Steps {
 		step := &s.plan.Steps[i]
 		if err := ctx.Err(); err != nil {
@@ -66,6 +72,25 @@ func (s *stage) build(ctx context.Context, makers *makers) error {
 		}
 	}
 	return nil
+}
+
+// runs reports whether the stage has a RUN.
+func (s *stage) runs() bool { return s.firstRun() != nil }
+
+func (s *stage) firstRun() *plan.Step {
+	for i := range s.plan.Steps {
+		if _, ok := s.plan.Steps[i].Op.(*plan.Run); ok {
+			return &s.plan.Steps[i]
+		}
+	}
+	return nil
+}
+
+// bottom is the image that the stage and those it continues start from.
+func (s *stage) bottom() *baseImage {
+	for ; s.from != nil; s = s.from {
+	}
+	return s.image
 }
 
 // step executes one step and reports it.

@@ -104,6 +104,15 @@ type Stable interface {
 	ChangesStay()
 }
 
+// Unpacker is an Isolation that can show the files of a base image whose layers
+// it unpacks anyway.
+type Unpacker interface {
+	Isolation
+	// Base gives the tree of layers, lowest first; nil where the isolation
+	// keeps no layers unpacked. It is valid until the isolation is closed.
+	Base(ctx context.Context, layers []v1.Layer) (rootfs.Reader, error)
+}
+
 // Identity is the user that a command runs as.
 type Identity struct {
 	UID, GID int

@@ -26,6 +26,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/moby/sys/capability"
 
@@ -52,8 +53,11 @@ type Options struct {
 type Isolation struct {
 	options Options
 	ids     ids
-	// entered is what kept Enter from a user namespace.
-	plain bool
+	plain   bool
+
+	// unpacking is held while layers are unpacked, and guards bases.
+	unpacking sync.Mutex
+	bases     []*rootfs.Union
 }
 
 // New makes an isolation; nothing is done before Probe or Open.

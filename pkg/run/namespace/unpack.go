@@ -28,7 +28,11 @@ const tempPrefix = ".unpacking-"
 // time. A layer that takes something from those below it, such as a directory
 // that it does not bring, is unpacked again once these are there, under a name
 // that stands for the whole chain.
+//
+// Calls take turns, so that stages with the same base unpack it once.
 func (i *Isolation) unpackAll(ctx context.Context, all []v1.Layer) ([]string, error) {
+	i.unpacking.Lock()
+	defer i.unpacking.Unlock()
 	store := filepath.Join(i.options.Layers, i.ids.key)
 	if err := os.MkdirAll(store, 0o755); err != nil {
 		return nil, fmt.Errorf("directory of unpacked layers: %w", err)
@@ -79,6 +83,37 @@ func (i *Isolation) unpackAll(ctx context.Context, all []v1.Layer) ([]string, er
 		}
 	}
 	return dirs, nil
+}
+
+// Base implements run.Unpacker.
+func (i *Isolation) Base(ctx context.Context, all []v1.Layer) (rootfs.Reader, error) {
+	if i.plain || len(all) == 0 {
+		return nil, nil
+	}
+	dirs, err := i.unpackAll(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	u, err := rootfs.OpenUnion(dirs, i.ids.dirOptions())
+	if err != nil {
+		return nil, err
+	}
+	i.unpacking.Lock()
+	defer i.unpacking.Unlock()
+	i.bases = append(i.bases, u)
+	return u, nil
+}
+
+// Close releases what Base has opened.
+func (i *Isolation) Close() error {
+	i.unpacking.Lock()
+	defer i.unpacking.Unlock()
+	var errs []error
+	for _, u := range i.bases {
+		errs = append(errs, u.Close())
+	}
+	i.bases = nil
+	return errors.Join(errs...)
 }
 
 // unpackAbove unpacks a layer that takes something from the ones below.
