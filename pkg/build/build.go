@@ -71,6 +71,9 @@ type builder struct {
 	// isolation is nil where no step needs one.
 	isolation run.Isolation
 	ability   run.Ability
+	// closing gives the error of what is taken away beside the last steps; nil
+	// where nothing is.
+	closing chan error
 	// used is the name of the isolation, also when it was closed.
 	used string
 }
@@ -121,6 +124,9 @@ func newBuilder(ctx context.Context, o Options) (_ *builder, err error) {
 // close removes everything that is not a result. It is safe at any point.
 func (b *builder) close() error {
 	var errs []error
+	if b.closing != nil {
+		errs = append(errs, <-b.closing)
+	}
 	for _, s := range b.stages {
 		errs = append(errs, s.close())
 	}

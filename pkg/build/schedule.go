@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -28,7 +29,22 @@ func (b *builder) buildStages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return b.closeStages()
+	if b.inTurn() {
+		return b.closeStages()
+	}
+	// Trees on disk are of no use any more. Removing them takes a while, in
+	// which the image can be written.
+	b.closing = make(chan error, 1)
+	go func() { b.closing <- errors.Join(b.closeStages(), b.removeUnpacked()) }()
+	return nil
+}
+
+// removeUnpacked removes base layers that no later build will use.
+func (b *builder) removeUnpacked() error {
+	if b.options.CacheDir != "" {
+		return nil
+	}
+	return removeAll(b.layersDir())
 }
 
 // makers write layers behind the build's back. Their context outlives the
