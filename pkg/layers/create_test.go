@@ -45,11 +45,13 @@ var prose = strings.Repeat("A layer is a list of changes, and a change is a file
 
 func (t *text) Close() error { return nil }
 
+func newRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
+
 func bigFile(size int64) snapshot.Change {
 	return snapshot.Change{
 		Entry: rootfs.Entry{Path: "big", Mode: 0o644, Size: size},
 		Open: func() (io.ReadCloser, error) {
-			return &text{rand.New(rand.NewPCG(1, 2)), size}, nil
+			return &text{newRand(), size}, nil
 		},
 	}
 }
