@@ -108,3 +108,23 @@ func (r *Registry) push(ctx context.Context, repository string, img v1.Image) er
 	}
 	return nil
 }
+
+// Layers names the layers of the base images pushed so far, as "NAME#NUMBER" by
+// diff id. A layer of several images has the name of the first by the alphabet.
+func (r *Registry) Layers() (map[string]string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := map[string]string{}
+	for _, name := range sorted(r.pushed) {
+		file, err := r.pushed[name].ConfigFile()
+		if err != nil {
+			return nil, err
+		}
+		for i, id := range file.RootFS.DiffIDs {
+			if _, ok := out[id.String()]; !ok {
+				out[id.String()] = fmt.Sprintf("%s#%d", name, i)
+			}
+		}
+	}
+	return out, nil
+}
