@@ -12,7 +12,7 @@ import (
 // Put applies changes to a directory without a tar in between. In an overlay
 // form the directory holds these changes alone: parents are made with the
 // metadata that the list gives them, removals become whiteouts. In the plain
-// form parents are there already and keep what they have.
+// form parents are there already and get no more than their times.
 //
 // Directories get their modification times once everything is written.
 func Put(ctx context.Context, root *rootfs.Root, changes []snapshot.Change, form Form) error {
@@ -27,7 +27,7 @@ func Put(ctx context.Context, root *rootfs.Root, changes []snapshot.Change, form
 	}
 	for i := len(changes) - 1; i >= 0; i-- {
 		c := &changes[i]
-		if c.Kind == snapshot.Remove || !c.Entry.IsDir() || c.Kind == snapshot.Parent && form == Plain {
+		if c.Kind == snapshot.Remove || !c.Entry.IsDir() {
 			continue
 		}
 		if err := root.Chtimes(c.Entry.Path, c.Entry.ModTime); err != nil {
