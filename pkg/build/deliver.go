@@ -156,11 +156,7 @@ func (b *builder) write(ctx context.Context, img v1.Image, result *Result) error
 func (b *builder) push(ctx context.Context, img v1.Image, result *Result) error {
 	to := &push.Registry{Client: b.client, Refs: b.options.Destinations}
 	to.Options.Progress = func(p registry.BlobProgress) {
-		name := p.Digest.String()
-		if p.Note != "" {
-			name += " (" + p.Note + ")"
-		}
-		b.sink.emit(Progress{What: "push", Name: name, Done: p.Done, Total: p.Total})
+		b.sink.emit(Progress{What: "push", Name: p.Digest.String(), Done: p.Done, Total: p.Total, Note: p.Note, Finished: p.Finished})
 	}
 	pushed, err := to.Write(ctx, img)
 	for _, name := range pushed.Names {

@@ -45,7 +45,8 @@ type LayerMade struct {
 	Size   int64
 }
 
-// Progress is where a long transfer stands. Done equals Total at the end.
+// Progress is where a long transfer stands. The last event of a transfer is
+// Finished; it may come more than once.
 type Progress struct {
 	// What says what is going on: "pull", "push".
 	What string
@@ -53,6 +54,10 @@ type Progress struct {
 	Name string
 	// Done and Total are in bytes; Total is 0 when it is not known.
 	Done, Total int64
+	// Note says how bytes were saved from being sent: "exists", "mounted from
+	// …"; else "".
+	Note     string
+	Finished bool
 }
 
 // Message is a line for people, of a level "info", "warning" or "debug".

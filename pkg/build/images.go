@@ -41,8 +41,10 @@ type baseImage struct {
 
 	resolve sync.Once
 	err     error
-	config  dockerspec.DockerOCIImage
-	layers  []*baseLayer
+	// digest is the manifest's.
+	digest string
+	config dockerspec.DockerOCIImage
+	layers []*baseLayer
 
 	// unpack shows the image's files where its layers are unpacked anyway,
 	// because some stage runs commands on it; nil elsewhere.
@@ -92,6 +94,11 @@ func (b *baseImage) loadOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	digest, err := remote.Digest()
+	if err != nil {
+		return fmt.Errorf("manifest of %s: %w", b.name, err)
+	}
+	b.digest = digest.String()
 	raw, err := remote.RawConfigFile()
 	if err != nil {
 		return fmt.Errorf("configuration of %s: %w", b.name, err)
@@ -195,7 +202,7 @@ func (l *baseLayer) fetch(ctx context.Context) (v1.Layer, error) {
 	}
 	name := fmt.Sprintf("%s layer %d/%d", l.image.name, l.number+1, len(l.image.layers))
 	local, err := l.image.owner.client.FetchLayer(ctx, l.remote, dir, func(done, total int64) {
-		l.image.owner.sink.emit(Progress{What: "pull", Name: name, Done: done, Total: total})
+		l.image.owner.sink.emit(Progress{What: "pull", Name: name, Done: done, Total: total, Finished: total > 0 && done >= total})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

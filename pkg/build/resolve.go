@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 
 	"github.com/cooper-build/cooper/pkg/dockerfile"
+	"github.com/cooper-build/cooper/pkg/fileop"
 	"github.com/cooper-build/cooper/pkg/plan"
+	"github.com/cooper-build/cooper/pkg/run"
 )
 
 // resolve fetches the configurations of all images that the plan names, and
@@ -77,10 +80,36 @@ func (b *builder) imageError(name string, at []parser.Range, err error) error {
 // stepError points at a step's line. An error that is a diagnostic already, or
 // the end of the build, stays what it is.
 func (b *builder) stepError(step *plan.Step, err error) error {
-	if err == nil || errors.Is(err, context.Canceled) {
+	var diagnostic *dockerfile.Diagnostic
+	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, &diagnostic) {
 		return err
 	}
-	return b.file.Diagnose(step.Location, fmt.Errorf("%s: %w", step.Text, err))
+	var exit *run.ExitError
+	if errors.As(err, &exit) {
+		err = fmt.Errorf("the command failed: %w", err)
+	}
+	var missing *fileop.NotFoundError
+	if errors.As(err, &missing) {
+		diagnostic = b.file.At(step.Location, missing.Source, "%w", err)
+		diagnostic.Suggestion, diagnostic.Detail = b.explainMissing(step, missing)
+	} else {
+		diagnostic = b.file.Diagnose(step.Location, err)
+	}
+	if !shows(diagnostic.Source, step.Text) {
+		// A trigger of a base image stands in no line of this file.
+		diagnostic.Summary = step.Text + ": " + diagnostic.Summary
+	}
+	return diagnostic
+}
+
+// shows reports whether lines of the Dockerfile hold the instruction.
+func shows(source []string, instruction string) bool {
+	keyword, _, _ := strings.Cut(instruction, " ")
+	if len(source) == 0 {
+		return false
+	}
+	first, _, _ := strings.Cut(strings.TrimSpace(source[0]), " ")
+	return strings.EqualFold(first, keyword)
 }
 
 func stepID(s *plan.Stage, step *plan.Step) StepID {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,11 +57,8 @@ func (s *stage) build(ctx context.Context, makers *makers) error {
 		s.image = s.from.image
 		s.puts = slices.Clone(s.from.puts)
 	}
-	if s.runs() {
-		// It will be unpacked anyway: an index would be made for nothing.
-		if err := s.open(ctx); err != nil {
-			return s.b.stepError(s.firstRun(), err)
-		}
+	if err := s.begin(ctx); err != nil {
+		return err
 	}
 	for i := range s.plan.Steps {
 		step := &s.plan.Steps[i]
@@ -91,6 +89,26 @@ func (s *stage) bottom() *baseImage {
 	for ; s.from != nil; s = s.from {
 	}
 	return s.image
+}
+
+// begin reports FROM as the stage's first step. A stage with a RUN is unpacked
+// now: it will be anyway, and an index would be made for nothing.
+func (s *stage) begin(ctx context.Context) (err error) {
+	id := StepID{Stage: s.plan.Label(), Number: 1, Total: s.plan.Total()}
+	text := "FROM " + s.plan.BaseName
+	if s.image != nil && s.plan.Base.Image != "" && !strings.Contains(text, "@") {
+		text += "@" + s.image.digest
+	}
+	s.b.sink.emit(StepStarted{Step: id, Text: text})
+	start := time.Now()
+	defer func() { s.b.sink.emit(StepDone{Step: id, Duration: time.Since(start), Err: err}) }()
+	if !s.runs() {
+		return nil
+	}
+	if err := s.open(ctx); err != nil {
+		return s.b.stepError(s.firstRun(), err)
+	}
+	return nil
 }
 
 // step executes one step and reports it.

@@ -29,7 +29,8 @@ func indexChanges(tree *rootfs.Tree, changes []snapshot.Change) error {
 		switch c.Kind {
 		case snapshot.Remove:
 			tree.Remove(c.Entry.Path)
-		case snapshot.Write:
+		case snapshot.Write, snapshot.Parent:
+			// What was done in a parent has changed its modification time.
 			if err := in.add(c.Entry, c.Open); err != nil {
 				return fmt.Errorf("index: %w", err)
 			}
