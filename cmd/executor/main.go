@@ -52,12 +52,11 @@ func execute(p process) int {
 		return exitOK
 	}
 
-	ctx, stop := interruptible(context.Background())
-	defer stop()
 	if s.wantsNamespace() {
 		// As an ordinary user the whole program goes on in a user namespace of
-		// its own, where files can have their true owners.
-		code, entered, err := namespace.Enter(ctx)
+		// its own, where files can have their true owners. Signals are passed on
+		// to it, so they must not also end a context here.
+		code, entered, err := namespace.Enter(context.Background())
 		switch {
 		case entered:
 			return code
@@ -65,11 +64,14 @@ func execute(p process) int {
 			return reportError(p.stderr, s.color(p), err)
 		}
 	}
+	ctx, stop := interruptible(context.Background())
+	defer stop()
 	printer := s.printer(p)
 	s.options.Events = printer.event
 	result, err := build.Build(ctx, s.options)
-	printer.flush()
 	if err != nil {
+		err = interruption(ctx, err)
+		printer.failed(err, exitCode(err))
 		return reportError(p.stderr, s.color(p), err)
 	}
 	printer.summary(result)
@@ -80,6 +82,16 @@ func execute(p process) int {
 type errInterrupted struct{ signal os.Signal }
 
 func (e errInterrupted) Error() string { return "interrupted by " + e.signal.String() }
+
+// interruption puts the signal in the place of the errors that follow from it:
+// whatever a build says that was told to end, it ended because of that.
+func interruption(ctx context.Context, err error) error {
+	var interrupted errInterrupted
+	if errors.As(context.Cause(ctx), &interrupted) {
+		return interrupted
+	}
+	return err
+}
 
 // interruptible returns a context that ends at SIGINT, SIGTERM or SIGHUP. The
 // build then takes away what it has made; a second signal ends the program at
