@@ -161,6 +161,7 @@ func (b *builder) readPlan(ctx context.Context) error {
 		Dockerfile: o.Dockerfile,
 		Stdin:      o.Stdin,
 		TempDir:    scratch,
+		RootTime:   b.contextTime(),
 	})
 	if err != nil {
 		return err
@@ -190,4 +191,17 @@ func (b *builder) readPlan(ctx context.Context) error {
 		Labels:        o.Labels,
 	})
 	return err
+}
+
+// contextTime is the time at which the context counts as received.
+func (b *builder) contextTime() time.Time {
+	if b.options.SourceDateEpoch != nil {
+		return *b.options.SourceDateEpoch
+	}
+	// The plan, which reads this argument too, and refuses a bad one, is made
+	// later.
+	if seconds, err := strconv.ParseInt(b.options.BuildArgs["SOURCE_DATE_EPOCH"], 10, 64); err == nil {
+		return time.Unix(seconds, 0).UTC()
+	}
+	return time.Now().UTC()
 }

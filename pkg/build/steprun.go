@@ -29,7 +29,7 @@ func (s *stage) run(ctx context.Context, id StepID, op *plan.Run) (err error) {
 		Args:       op.Args,
 		Env:        op.Env,
 		Dir:        op.Dir,
-		User:       run.Identity{UID: user.UID, GID: user.GID, Groups: user.Groups},
+		User:       run.Identity{UID: user.UID, GID: user.GID, Groups: append([]int{user.GID}, user.Groups...)},
 		Network:    run.Network(op.Network),
 		Insecure:   op.Security == "insecure",
 		Hostname:   s.b.plan.Hostname,
