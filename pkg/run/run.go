@@ -137,7 +137,8 @@ type Spec struct {
 	Args []string
 	// Env is the whole environment.
 	Env []string
-	// Dir is the absolute working directory; it is made (0755, root) if missing.
+	// Dir is the absolute working directory; it and its parents are made
+	// (0755, owned by User) where they are missing.
 	Dir      string
 	User     Identity
 	Mounts   []Mount
@@ -174,7 +175,7 @@ const (
 
 // Mount is something that a command finds in its tree and that never reaches a
 // layer. Mount points that had to be made for it are removed afterwards if
-// they are empty, and their parents' times restored.
+// they are empty, which by itself does not change their parents' times.
 type Mount struct {
 	Type MountType
 	// Target is absolute and clean, never "/".

@@ -51,7 +51,7 @@ type Setup struct {
 
 	Args []string
 	Env  []string
-	// Dir is made if it is missing.
+	// Dir is made if it is missing and belongs to the user then.
 	Dir      string
 	UID, GID int
 	// Groups are the supplementary groups. NoGroups leaves them as they are,
@@ -78,8 +78,8 @@ type Root struct {
 	Mounts []Mount
 	// ShmSize is the size of /dev/shm in bytes.
 	ShmSize int64
-	// NewNetwork says that /sys can be mounted anew for this network.
-	NewNetwork bool
+	// Privileged leaves all of /proc and /sys open and adds devices.
+	Privileged bool `json:",omitempty"`
 }
 
 // Mount is one mount of a command.
@@ -98,9 +98,10 @@ type Mount struct {
 	Data     []byte
 	Mode     uint32
 	UID, GID int
-	// Lowers, with Source "", shows directories merged by overlay, lowest
-	// first, without a writable one.
-	Lowers []string
+	// Lowers shows directories merged by overlay, lowest first; Source is a
+	// name in them then. Upper and Work, if any, make them writable.
+	Lowers      []string `json:",omitempty"`
+	Upper, Work string   `json:",omitempty"`
 }
 
 // Outcome says how it went.

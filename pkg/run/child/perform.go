@@ -29,7 +29,7 @@ func perform(setup Setup) Outcome {
 	var stubs *stubs
 	if setup.Root != nil {
 		var err error
-		if stubs, err = setup.Root.enter(); err != nil {
+		if stubs, err = setup.Root.enter(&setup); err != nil {
 			return Outcome{Error: err.Error()}
 		}
 	}
@@ -50,6 +50,9 @@ func perform(setup Setup) Outcome {
 		// Outside of a pid namespace orphans would go to somebody else.
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return Outcome{Error: fmt.Sprintf("becoming the reaper: %v", err)}
+		}
+		if err := shield(); err != nil {
+			return Outcome{Error: err.Error()}
 		}
 	}
 	outcome := command(setup)
@@ -84,12 +87,13 @@ func closeOnExec() {
 
 // command starts the command and reaps until it has ended.
 func command(setup Setup) Outcome {
+	// As root, since the user may not be allowed to go where it starts.
 	if err := workingDir(setup.Dir); err != nil {
 		return Outcome{Error: err.Error()}
 	}
-	path, err := lookPath(setup.Args[0], setup.Env, setup.Dir)
+	path, err := asUser(setup, func() (string, error) { return lookPath(setup.Args[0], setup.Env) })
 	if err != nil {
-		return Outcome{Error: err.Error(), NotFound: errors.Is(err, fs.ErrNotExist), NotExecutable: errors.Is(err, fs.ErrPermission)}
+		return Outcome{Error: err.Error(), NotFound: errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR), NotExecutable: errors.Is(err, fs.ErrPermission)}
 	}
 	if !setup.AllCapabilities {
 		if err := dropBounding(); err != nil {
@@ -106,12 +110,14 @@ func command(setup Setup) Outcome {
 		w.Close()
 		null = r
 	}
-	groups := make([]uint32, len(setup.Groups))
-	for i, g := range setup.Groups {
-		groups[i] = uint32(g)
+	groups := setup.groups()
+	if err := clearInherited(); err != nil {
+		return Outcome{Error: err.Error()}
 	}
+	// The session's keys are not for the command. Where keyrings are forbidden
+	// it can't read them either.
+	_, _ = unix.KeyctlJoinSessionKeyring("")
 	pid, err := syscall.ForkExec(path, setup.Args, &syscall.ProcAttr{
-		Dir:   setup.Dir,
 		Env:   setup.Env,
 		Files: []uintptr{null.Fd(), 1, 2},
 		Sys: &syscall.SysProcAttr{
@@ -123,7 +129,7 @@ func command(setup Setup) Outcome {
 	})
 	if err != nil {
 		return Outcome{
-			Error:    fmt.Sprintf("exec %q: %v", setup.Args[0], err),
+			Error:    fmt.Sprintf("exec %s: %v", setup.Args[0], err),
 			NotFound: errors.Is(err, fs.ErrNotExist), NotExecutable: errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENOEXEC),
 		}
 	}
@@ -191,68 +197,14 @@ func children() []int {
 	return pids
 }
 
-// workingDir makes the working directory if it is missing.
+// workingDir goes to the working directory, which is made if it is missing.
 func workingDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("working directory %s: %w", dir, err)
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		err = os.Chdir(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("working directory: %w", err)
 	}
 	return nil
 }
-
-// lookPath finds a command in the PATH of env, as execvp(3) does.
-func lookPath(name string, env []string, dir string) (string, error) {
-	if strings.Contains(name, "/") {
-		if !filepath.IsAbs(name) {
-			name = filepath.Join(dir, name)
-		}
-		return name, executable(name, name)
-	}
-	path := ""
-	for _, e := range env {
-		if v, ok := strings.CutPrefix(e, "PATH="); ok {
-			path = v
-		}
-	}
-	var denied error
-	for _, d := range filepath.SplitList(path) {
-		if !filepath.IsAbs(d) {
-			d = filepath.Join(dir, d)
-		}
-		candidate := filepath.Join(d, name)
-		err := executable(candidate, name)
-		if err == nil {
-			return candidate, nil
-		}
-		if errors.Is(err, fs.ErrPermission) {
-			denied = err
-		}
-	}
-	if denied != nil {
-		return "", denied
-	}
-	return "", &execError{name, "executable file not found in $PATH", fs.ErrNotExist}
-}
-
-func executable(path, name string) error {
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		return &execError{name, "no such file or directory", fs.ErrNotExist}
-	case err != nil:
-		return &execError{name, err.Error(), err}
-	case info.IsDir():
-		return &execError{name, "is a directory", fs.ErrPermission}
-	case info.Mode()&0o111 == 0:
-		return &execError{name, "permission denied", fs.ErrPermission}
-	}
-	return nil
-}
-
-// execError says why a command can't be started.
-type execError struct {
-	name, text string
-	cause      error
-}
-
-func (e *execError) Error() string { return fmt.Sprintf("exec: %q: %s", e.name, e.text) }
-func (e *execError) Unwrap() error { return e.cause }

@@ -7,6 +7,7 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +20,8 @@ type placer struct {
 	stubs   *stubs
 	scratch string
 	files   int
+	// userXattr is how overlays are mounted.
+	userXattr bool
 }
 
 // target opens a mount's target, which is made, as a directory or an empty
@@ -46,8 +49,11 @@ func (p *placer) at(name string, dir bool, mount func(path string) error) error 
 	return mount("/proc/self/fd/" + strconv.Itoa(fd))
 }
 
-// system mounts what every command finds: /proc, /sys and /dev.
+// system mounts what every command finds: /proc, /sys and /dev. Where the image
+// has no such directory the one that is made for it stays, as it does in images
+// that BuildKit builds.
 func (p *placer) system(r *Root) error {
+	p = &placer{root: p.root, stubs: &stubs{}, scratch: p.scratch}
 	err := p.at("/proc", true, func(at string) error {
 		err := unix.Mount("proc", at, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 		if err == nil {
@@ -62,10 +68,13 @@ func (p *placer) system(r *Root) error {
 	if err != nil {
 		return err
 	}
-	p.maskProc()
+	if !r.Privileged {
+		p.maskProc()
+	}
 	err = p.at("/sys", true, func(at string) error {
-		err := unix.Mount("sysfs", at, "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "")
+		err := unix.Mount("sysfs", at, "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 		if err == nil {
+			p.cgroups()
 			return nil
 		}
 		if bindErr := unix.Mount("/sys", at, "", unix.MS_BIND|unix.MS_REC, ""); bindErr != nil {
@@ -76,8 +85,11 @@ func (p *placer) system(r *Root) error {
 	if err != nil {
 		return err
 	}
-	if err := p.readOnly("/sys"); err != nil {
-		return err
+	if !r.Privileged {
+		p.mask("/sys/firmware", "/sys/devices/virtual/powercap")
+		if err := p.readOnly("/sys"); err != nil {
+			return err
+		}
 	}
 	return p.dev(r)
 }
@@ -92,7 +104,15 @@ func (p *placer) dev(r *Root) error {
 	}
 	inner := &stubs{} // all of it is on the tmpfs and goes with it
 	sub := &placer{root: p.root, stubs: inner, scratch: p.scratch}
-	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+	names := []string{"null", "zero", "full", "random", "urandom", "tty"}
+	if r.Privileged {
+		names = append(names, "kmsg", "cuse", "fuse", "kvm", "net/tun", "loop-control")
+		loops, _ := filepath.Glob("/dev/loop[0-9]*")
+		for _, l := range loops {
+			names = append(names, filepath.Base(l))
+		}
+	}
+	for _, name := range names {
 		host := "/dev/" + name
 		if _, err := os.Stat(host); err != nil {
 			continue
@@ -106,11 +126,18 @@ func (p *placer) dev(r *Root) error {
 		name, kind, options string
 		flags               uintptr
 	}{
-		{"/dev/pts", "devpts", "newinstance,ptmxmode=0666,mode=0620", unix.MS_NOSUID | unix.MS_NOEXEC},
+		{"/dev/pts", "devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5", unix.MS_NOSUID | unix.MS_NOEXEC},
 		{"/dev/shm", "tmpfs", "mode=1777,size=" + strconv.FormatInt(r.ShmSize, 10), unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
 		{"/dev/mqueue", "mqueue", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
 	} {
-		err := sub.at(m.name, true, func(at string) error { return unix.Mount(m.kind, at, m.kind, m.flags, m.options) })
+		err := sub.at(m.name, true, func(at string) error {
+			err := unix.Mount(m.kind, at, m.kind, m.flags, m.options)
+			if m.kind == "devpts" && err != nil {
+				// The group of terminals may not exist in this user namespace.
+				err = unix.Mount(m.kind, at, m.kind, m.flags, strings.TrimSuffix(m.options, ",gid=5"))
+			}
+			return err
+		})
 		if err != nil && m.kind != "mqueue" {
 			return fmt.Errorf("mounting %s: %w", m.name, err)
 		}
@@ -120,10 +147,14 @@ func (p *placer) dev(r *Root) error {
 		return err
 	}
 	defer unix.Close(dev)
-	for name, to := range map[string]string{
+	links := map[string]string{
 		"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1",
-		"stderr": "/proc/self/fd/2", "core": "/proc/kcore", "ptmx": "pts/ptmx",
-	} {
+		"stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
+	}
+	if _, err := os.Stat("/proc/kcore"); err == nil {
+		links["core"] = "/proc/kcore"
+	}
+	for name, to := range links {
 		if err := unix.Symlinkat(to, dev, name); err != nil {
 			return fmt.Errorf("/dev/%s: %w", name, err)
 		}
@@ -131,21 +162,45 @@ func (p *placer) dev(r *Root) error {
 	return nil
 }
 
+// cgroups shows the control groups, where programs look for the limits of
+// their memory and processors. Without them the command has to do.
+func (p *placer) cgroups() {
+	p.existing("/sys/fs/cgroup", func(at string) error {
+		var st unix.Statfs_t
+		if err := unix.Statfs("/sys/fs/cgroup", &st); err != nil {
+			return err
+		}
+		if st.Type == unix.CGROUP2_SUPER_MAGIC {
+			err := unix.Mount("cgroup2", at, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+			if err == nil {
+				return nil
+			}
+		}
+		return unix.Mount("/sys/fs/cgroup", at, "", unix.MS_BIND|unix.MS_REC, "")
+	})
+}
+
 // maskProc hides what a container should not see of the kernel. It is as much
 // as the machine allows: a part that can't be hidden stays.
 func (p *placer) maskProc() {
-	for _, name := range []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/sysrq-trigger"} {
-		p.existing(name, func(at string) error { return unix.Mount("/dev/null", at, "", unix.MS_BIND, "") })
-	}
-	for _, name := range []string{"/proc/acpi", "/proc/scsi"} {
-		p.existing(name, func(at string) error { return unix.Mount("tmpfs", at, "tmpfs", unix.MS_RDONLY, "size=0k") })
-	}
-	for _, name := range []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"} {
+	p.mask("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+		"/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats")
+	for _, name := range []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"} {
 		p.existing(name, func(at string) error {
-			if err := unix.Mount(at, at, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-				return err
+			return unix.Mount(at, at, "", unix.MS_BIND|unix.MS_REC, "")
+		})
+		_ = p.readOnly(name) // a name that is not there
+	}
+}
+
+// mask puts nothing over files and directories that exist.
+func (p *placer) mask(names ...string) {
+	for _, name := range names {
+		p.existing(name, func(at string) error {
+			if info, err := os.Stat(at); err == nil && info.IsDir() {
+				return unix.Mount("tmpfs", at, "tmpfs", unix.MS_RDONLY, "size=0k")
 			}
-			return p.readOnly(name)
+			return unix.Mount("/dev/null", at, "", unix.MS_BIND, "")
 		})
 	}
 }
@@ -164,8 +219,16 @@ func (p *placer) existing(name string, mount func(at string) error) {
 func (p *placer) mount(m *Mount) error {
 	switch {
 	case m.Tmpfs:
+		// A directory of the image lends its mode, as with runc.
+		options := "mode=1777"
+		if fd, err := openIn(p.root, m.Target, unix.O_PATH); err == nil {
+			var st unix.Stat_t
+			if unix.Fstat(fd, &st) == nil {
+				options = "mode=" + strconv.FormatUint(uint64(st.Mode&0o7777), 8)
+			}
+			unix.Close(fd)
+		}
 		return p.at(m.Target, true, func(at string) error {
-			options := "mode=1777"
 			if m.Size > 0 {
 				options += ",size=" + strconv.FormatInt(m.Size, 10)
 			}
@@ -224,7 +287,16 @@ func (p *placer) merged(m *Mount) error {
 	if err := os.MkdirAll(top, 0o755); err != nil {
 		return err
 	}
-	if err := overlay(top, m.Lowers, "", "", false); err != nil {
+	lowers := m.Lowers
+	if m.Upper == "" && len(lowers) == 1 {
+		// Overlay refuses a single directory.
+		empty := filepath.Join(filepath.Dir(top), "empty")
+		if err := os.Mkdir(empty, 0o755); err != nil {
+			return err
+		}
+		lowers = []string{empty, lowers[0]}
+	}
+	if err := overlay(top, lowers, m.Upper, m.Work, p.userXattr); err != nil {
 		return err
 	}
 	return p.mount(&Mount{Target: m.Target, Source: path.Join(top, m.Source), ReadOnly: m.ReadOnly})

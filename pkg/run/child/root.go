@@ -13,7 +13,7 @@ import (
 
 // enter makes the root file system and moves into it. The returned stubs are
 // what must be taken away once the command has ended.
-func (r *Root) enter() (*stubs, error) {
+func (r *Root) enter(setup *Setup) (*stubs, error) {
 	// Nothing that is mounted here may show outside, nor the other way round.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return nil, fmt.Errorf("making mounts private: %w", err)
@@ -34,7 +34,18 @@ func (r *Root) enter() (*stubs, error) {
 		return nil, err
 	}
 	defer unix.Close(root)
-	place := &placer{root: root, stubs: s, scratch: r.Scratch}
+	place := &placer{root: root, stubs: s, scratch: r.Scratch, userXattr: r.UserXattr}
+	if setup.Dir != "" {
+		// The working directory is made in the image, not in what is mounted
+		// over it, and belongs to the user, as with BuildKit.
+		made := &stubs{}
+		if err := made.make(root, setup.Dir, true); err != nil {
+			return nil, fmt.Errorf("working directory: %w", err)
+		}
+		if err := made.chown(root, setup.UID, setup.GID); err != nil {
+			return nil, fmt.Errorf("working directory: %w", err)
+		}
+	}
 	if err := place.system(r); err != nil {
 		return nil, errors.Join(err, s.undo(root))
 	}

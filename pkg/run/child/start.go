@@ -25,6 +25,14 @@ const NewNetwork = unix.CLONE_NEWNET
 // When ctx ends, the child is killed with everything in its namespaces, and
 // the error is ctx's cause. The child is also killed when this process dies.
 func Run(ctx context.Context, flags uintptr, setup Setup, stdout, stderr io.Writer) (Outcome, error) {
+	return start(ctx, flags, setup, nil, stdout, stderr)
+}
+
+// start is Run. A child that shares this process's root and its processes
+// (setup.Root is nil) can't be killed together with what it has started: it is
+// asked to end all of that, and does so by itself when this process dies. It
+// keeps hold, if not nil, open until then.
+func start(ctx context.Context, flags uintptr, setup Setup, hold *os.File, stdout, stderr io.Writer) (Outcome, error) {
 	if !Ready() {
 		return Outcome{}, errors.New("run.Init was not called at the start of main")
 	}
@@ -46,6 +54,13 @@ func Run(ctx context.Context, flags uintptr, setup Setup, stdout, stderr io.Writ
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.ExtraFiles = []*os.File{setupRead, outcomeWrite}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL, Setsid: true}
+	if setup.Root == nil && !setup.Probe {
+		cmd.SysProcAttr.Pdeathsig = 0
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+		if hold != nil {
+			cmd.ExtraFiles = append(cmd.ExtraFiles, hold)
+		}
+	}
 	// A process that outlives its command, outside of a pid namespace, could
 	// hold the output open for ever.
 	cmd.WaitDelay = 5 * time.Second

@@ -11,8 +11,9 @@ import (
 
 // stubs are the mount points that had to be made in the image's tree. Once
 // their mounts are gone they are removed, if the command has left them empty,
-// and the directories they were made in get their times back, so that nothing
-// of them reaches a layer.
+// so that nothing of them reaches a layer. Taking them away does not change the
+// times of the directories they were made in; making them did, and so may have
+// what the command did there.
 type stubs struct {
 	made []stub
 	// mounted are the targets of mounts, in order.
@@ -22,8 +23,6 @@ type stubs struct {
 type stub struct {
 	name string
 	dir  bool
-	// parentTime is the modification time of the directory before.
-	parentTime unix.Timespec
 }
 
 // make creates name with its parents below root.
@@ -55,25 +54,22 @@ func (s *stubs) makeOne(root int, parent, base string, dir bool) error {
 		return err
 	}
 	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return err
-	}
 	if dir {
 		err = unix.Mkdirat(fd, base, 0o755)
 	} else {
 		var file int
 		if file, err = unix.Openat(fd, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o644); err == nil {
 			unix.Close(file)
-		} else if errors.Is(err, unix.EEXIST) {
-			// A dangling symbolic link is in the way; what it points at is made.
-			return s.throughLink(root, fd, parent, base, dir)
 		}
+	}
+	if errors.Is(err, unix.EEXIST) {
+		// A dangling symbolic link is in the way; what it points at is made.
+		return s.throughLink(root, fd, parent, base, dir)
 	}
 	if err != nil {
 		return err
 	}
-	s.made = append(s.made, stub{path.Join(parent, base), dir, st.Mtim})
+	s.made = append(s.made, stub{path.Join(parent, base), dir})
 	return nil
 }
 
@@ -93,6 +89,22 @@ func (s *stubs) throughLink(root, fd int, parent, base string, dir bool) error {
 
 func openIn(root int, name string, flags uint64) (int, error) {
 	return unix.Openat2(root, name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+}
+
+// chown gives what was made an owner.
+func (s *stubs) chown(root, uid, gid int) error {
+	for _, t := range s.made {
+		fd, err := openIn(root, t.name, unix.O_RDONLY|unix.O_DIRECTORY)
+		if err != nil {
+			return err
+		}
+		err = unix.Fchown(fd, uid, gid)
+		unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("owner of %s: %w", t.name, err)
+		}
+	}
+	return nil
 }
 
 // remove unmounts everything and takes the stubs away. It is called inside the
@@ -134,6 +146,10 @@ func (t stub) remove(root int) error {
 		return nil // the command removed the directory, and the stub with it
 	}
 	defer unix.Close(parent)
+	var before unix.Stat_t
+	if err := unix.Fstat(parent, &before); err != nil {
+		return fmt.Errorf("removing mount point %s: %w", t.name, err)
+	}
 	base, flags := path.Base(t.name), 0
 	if t.dir {
 		flags = unix.AT_REMOVEDIR
@@ -150,7 +166,7 @@ func (t stub) remove(root int) error {
 	case err != nil:
 		return fmt.Errorf("removing mount point %s: %w", t.name, err)
 	}
-	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, t.parentTime}
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, before.Mtim}
 	if err := unix.UtimesNanoAt(parent, "", times, unix.AT_EMPTY_PATH); err != nil {
 		return fmt.Errorf("restoring the time of %s: %w", path.Dir(t.name), err)
 	}

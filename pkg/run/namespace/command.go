@@ -25,6 +25,9 @@ func (i *Isolation) execute(ctx context.Context, root child.Root, dir string, sp
 	if len(spec.Args) == 0 {
 		return errors.New("no command to run")
 	}
+	if spec.Insecure && !i.options.AllowInsecure {
+		return fmt.Errorf("%s: %s", run.SecurityInsecure, notAllowed)
+	}
 	setup := child.Setup{
 		Args: spec.Args, Env: spec.Env, Dir: spec.Dir,
 		UID: spec.User.UID, GID: spec.User.GID, Groups: spec.User.Groups,
@@ -38,6 +41,7 @@ func (i *Isolation) execute(ctx context.Context, root child.Root, dir string, sp
 		setup.Hostname = hostname
 	}
 	root.Scratch, root.UserXattr, root.ShmSize = filepath.Join(dir, "scratch"), i.ids.user, spec.ShmSize
+	root.Privileged = spec.Insecure
 	if root.ShmSize == 0 {
 		root.ShmSize = shmSize
 	}
@@ -50,16 +54,17 @@ func (i *Isolation) execute(ctx context.Context, root child.Root, dir string, sp
 	var namespaces uintptr = child.Namespaces
 	if spec.Network == run.NetNone {
 		namespaces |= child.NewNetwork
-		setup.Loopback, root.NewNetwork = true, true
+		setup.Loopback = true
 	}
-	root.Mounts = append(root.Mounts, networkFiles(setup.Hostname, spec.ExtraHosts)...)
-	for n := range spec.Mounts {
-		m, err := i.translate(ctx, filepath.Join(dir, fmt.Sprintf("mount-%d", n)), &spec.Mounts[n])
-		if err != nil {
-			return fmt.Errorf("mount %s: %w", spec.Mounts[n].Target, err)
-		}
-		root.Mounts = append(root.Mounts, m)
+	ms := &mounts{isolation: i, dir: dir}
+	defer func() { err = errors.Join(err, ms.close()) }()
+	if ms.list, err = networkFiles(setup.Hostname, spec.ExtraHosts); err != nil {
+		return err
 	}
+	if err := ms.addAll(ctx, spec.Mounts); err != nil {
+		return err
+	}
+	root.Mounts = ms.list
 	setup.Root = &root
 
 	if spec.Timeout > 0 {

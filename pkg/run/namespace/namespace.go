@@ -49,11 +49,14 @@ type Options struct {
 	Plain bool
 }
 
+const notAllowed = "it must be allowed with --allow-insecure"
+
 // Isolation implements run.Isolation.
 type Isolation struct {
 	options Options
 	ids     ids
 	plain   bool
+	sources sources
 
 	// unpacking is held while layers are unpacked, and guards bases.
 	unpacking sync.Mutex
@@ -124,7 +127,7 @@ func (i *Isolation) Probe(ctx context.Context) (run.Ability, error) {
 		ability.Reason = fmt.Sprintf("%s, plain directory and scans (overlay: %v)", i.ids.describe(), overlayErr)
 	}
 	if !i.options.AllowInsecure {
-		ability.Lacks[run.SecurityInsecure] = "it must be allowed with --allow-insecure"
+		ability.Lacks[run.SecurityInsecure] = notAllowed
 	}
 	if _, err := child.Run(ctx, child.Namespaces|child.NewNetwork, i.probeSetup(dir, false), nil, nil); err != nil {
 		ability.Lacks[run.NetworkNone] = err.Error()

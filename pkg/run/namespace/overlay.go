@@ -183,8 +183,14 @@ func (w *overlayWorkspace) Changes(ctx context.Context) iter.Seq2[snapshot.Chang
 	below := w.lowers[:w.reported]
 	w.reported = len(w.lowers)
 	options := w.isolation.ids.dirOptions()
+	if len(fresh) == 0 {
+		return func(func(snapshot.Change, error) bool) {}
+	}
+	// Later runs add to the tree; the changes are those up to now.
+	now, err := w.union()
 	return func(yield func(snapshot.Change, error) bool) {
-		if len(fresh) == 0 {
+		if err != nil {
+			yield(snapshot.Change{}, err)
 			return
 		}
 		lower, err := rootfs.OpenUnion(below, options)
@@ -199,7 +205,7 @@ func (w *overlayWorkspace) Changes(ctx context.Context) iter.Seq2[snapshot.Chang
 				UserXattr: w.isolation.ids.user, Overrides: w.isolation.ids.user,
 			})
 		} else {
-			changes = snapshot.Diff(ctx, lower, w)
+			changes = snapshot.Diff(ctx, lower, now)
 		}
 		for c, err := range changes {
 			if !yield(c, err) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -82,7 +83,22 @@ func (i *Isolation) unpackAll(ctx context.Context, all []v1.Layer) ([]string, er
 			return nil, err
 		}
 	}
-	return dirs, nil
+	return compact(dirs), nil
+}
+
+// compact leaves out a directory of a stack that comes again further up: overlay
+// refuses it, and whatever it holds or hides is held or hidden there.
+func compact(dirs []string) []string {
+	seen := make(map[string]bool, len(dirs))
+	kept := make([]string, 0, len(dirs))
+	for _, d := range slices.Backward(dirs) {
+		if !seen[d] {
+			seen[d] = true
+			kept = append(kept, d)
+		}
+	}
+	slices.Reverse(kept)
+	return kept
 }
 
 // Base implements run.Unpacker.
@@ -104,11 +120,11 @@ func (i *Isolation) Base(ctx context.Context, all []v1.Layer) (rootfs.Reader, er
 	return u, nil
 }
 
-// Close releases what Base has opened.
+// Close releases what Base has opened and removes what bind mounts have shown.
 func (i *Isolation) Close() error {
 	i.unpacking.Lock()
 	defer i.unpacking.Unlock()
-	var errs []error
+	errs := []error{i.sources.close()}
 	for _, u := range i.bases {
 		errs = append(errs, u.Close())
 	}

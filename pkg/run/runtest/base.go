@@ -56,7 +56,7 @@ func Busybox(t testing.TB) v1.Layer {
 			t.Fatal(err)
 		}
 	}
-	for _, d := range []string{"bin", "etc", "home", "home/app", "old", "old/tree", "root", "usr", "usr/bin", "var"} {
+	for _, d := range []string{"bin", "dev", "etc", "home", "home/app", "old", "old/tree", "proc", "root", "sys", "usr", "usr/bin", "var"} {
 		h := tar.Header{Name: d, Typeflag: tar.TypeDir, Mode: 0o755}
 		if d == "home/app" {
 			h.Uid, h.Gid = 1000, 1000

@@ -24,6 +24,9 @@ import (
 type Options struct {
 	// SingleID: there is one user id, so commands run as root only.
 	SingleID bool
+	// OwnSystem: /dev, /proc and /sys are the container's own and part of no
+	// image, so that images without them don't get them from the first RUN.
+	OwnSystem bool
 	// NoDevices: device nodes can't be made.
 	NoDevices bool
 }
@@ -403,7 +406,11 @@ func testScratch(t *testing.T, b *bench) {
 	if out, err := b.run(run.Spec{Args: []string{"/busybox", "touch", "/made"}}); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	b.wantChanges("+ made")
+	if b.options.OwnSystem {
+		b.wantChanges("+ made")
+		return
+	}
+	b.wantChanges("+ dev", "+ made", "+ proc", "+ sys")
 }
 
 // tree is a small source for bind mounts.
@@ -452,10 +459,6 @@ func testMounts(t *testing.T, b *bench) {
 }
 
 func testMountsLeaveNothing(t *testing.T, b *bench) {
-	before, err := b.ws.Lstat("etc")
-	if err != nil {
-		t.Fatal(err)
-	}
 	spec := shell("cat /etc/hosts /etc/resolv.conf >/dev/null; ls /proc/self/status /sys /dev/null >/dev/null; echo x > /old/tree/new")
 	spec.Mounts = []run.Mount{
 		{Type: run.Tmpfs, Target: "/old/tree/a/b/c"},
@@ -465,10 +468,6 @@ func testMountsLeaveNothing(t *testing.T, b *bench) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	b.wantChanges("+ old/tree/new")
-	after, err := b.ws.Lstat("etc")
-	if err != nil || !after.ModTime.Equal(before.ModTime) {
-		t.Errorf("time of /etc is %v, was %v (%v)", after.ModTime, before.ModTime, err)
-	}
 }
 
 func testReadOnlyBind(t *testing.T, b *bench) {
