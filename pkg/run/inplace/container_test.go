@@ -1,0 +1,123 @@
+//go:build linux
+
+package inplace_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cooper-build/cooper/pkg/run/runtest"
+)
+
+// dockerVariable names the socket of an engine for TestContainer.
+const dockerVariable = "COOPER_TEST_DOCKER"
+
+// engine starts containers with the engine's default profile.
+type engine struct {
+	t     *testing.T
+	host  string
+	image string
+}
+
+func newEngine(t *testing.T) *engine {
+	t.Helper()
+	socket := os.Getenv(dockerVariable)
+	if socket == "" {
+		t.Skipf("needs a container engine: set %s to the socket of one", dockerVariable)
+	}
+	e := &engine{t: t, host: "unix://" + strings.TrimPrefix(socket, "unix://")}
+	if out, err := e.docker(nil, "version"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	e.image = fmt.Sprintf("cooper-inplace-test-%d", os.Getpid())
+	e.load()
+	t.Cleanup(func() {
+		if out, err := e.docker(nil, "rmi", "-f", e.image); err != nil {
+			t.Errorf("removing the image: %v: %s", err, out)
+		}
+	})
+	return e
+}
+
+func (e *engine) docker(stdin []byte, args ...string) (string, error) {
+	cmd := exec.Command("docker", append([]string{"-H", e.host}, args...)...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// load makes the image: busybox, this test, and what an executor's image has.
+func (e *engine) load() {
+	e.t.Helper()
+	dir := e.t.TempDir()
+	binary := filepath.Join(dir, "inplace.test")
+	build := exec.Command("go", "test", "-c", "-o", binary, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		e.t.Fatalf("%v: %s", err, out)
+	}
+	busybox, err := os.ReadFile(runtest.BusyboxPath(e.t))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	program, err := os.ReadFile(binary)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	add := func(h tar.Header, content []byte) {
+		h.Size = int64(len(content))
+		if err := w.WriteHeader(&h); err != nil {
+			e.t.Fatal(err)
+		}
+		if _, err := w.Write(content); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	for _, d := range []string{"bin/", "etc/", "kaniko/", "kaniko/.docker/", "own/", "own/deep/", "root/", "tmp/", "var/", "var/run/", "workspace/"} {
+		add(tar.Header{Name: d, Typeflag: tar.TypeDir, Mode: 0o755}, nil)
+	}
+	add(tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, busybox)
+	for _, applet := range []string{"sh", "cat", "cmp", "cp", "diff", "find", "grep", "kill", "ls", "mkdir", "mkfifo", "mknod", "nc", "ps", "rm", "sha256sum", "sleep", "sort", "stat", "touch", "xargs"} {
+		add(tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
+	}
+	add(tar.Header{Name: "kaniko/executor", Typeflag: tar.TypeReg, Mode: 0o755}, program)
+	add(tar.Header{Name: "kaniko/.docker/config.json", Typeflag: tar.TypeReg, Mode: 0o600}, []byte("CREDENTIALS"))
+	add(tar.Header{Name: "own/file", Typeflag: tar.TypeReg, Mode: 0o4751, Uid: 12, Gid: 34}, []byte("own"))
+	add(tar.Header{Name: "own/link", Typeflag: tar.TypeLink, Linkname: "own/file"}, nil)
+	add(tar.Header{Name: "own/null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3, Mode: 0o666}, nil)
+	add(tar.Header{
+		Name: "own/deep/capable", Typeflag: tar.TypeReg, Mode: 0o755, Format: tar.FormatPAX,
+		PAXRecords: map[string]string{"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},
+	}, []byte("x"))
+	if err := w.Close(); err != nil {
+		e.t.Fatal(err)
+	}
+	if out, err := e.docker(b.Bytes(), "import", "-", e.image); err != nil {
+		e.t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// run executes a shell script in a new container.
+func (e *engine) run(options []string, script string) (string, error) {
+	args := append([]string{"run", "--rm", "--network=host", "-e", insideVariable + "=1", "-e", "PATH=/bin"}, options...)
+	return e.docker(nil, append(args, e.image, "/bin/sh", "-c", script)...)
+}
+
+func TestContainer(t *testing.T) {
+	e := newEngine(t)
+	t.Run("exam", func(t *testing.T) {
+		out, err := e.run(nil, "/kaniko/executor -test.run '^TestInsideExam$' -test.v")
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		t.Log(out)
+	})
+}
