@@ -105,6 +105,11 @@ func (c *copier) run(p, name string, contents bool) error {
 	if err != nil {
 		return err
 	}
+	if name == "." {
+		// The root of a tree is in no layer; BuildKit makes it when it fetches
+		// the context or unpacks the image.
+		source.ModTime = o.req.Time
+	}
 	there, err := v.look(target)
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ const (
 	// its children when a directory was there before.
 	Write Kind = iota
 	// Parent: a directory that did not change and is named only because
-	// something below it did. Layers carry it, trees ignore it.
+	// something below it did. Only its modification time may have changed.
 	Parent
 	// Remove: the file, or the whole directory, is gone. Only Entry.Path is set.
 	Remove
