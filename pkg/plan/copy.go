@@ -60,6 +60,9 @@ func (r *stageResolver) copy(t transfer, step *Step) error {
 	if err := checkCopyFlags(op); err != nil {
 		return err
 	}
+	if err := r.checkOwner("--chown=", op.Chown); err != nil {
+		return err
+	}
 	for _, src := range op.Paths {
 		if err := checkCopySource(op, src); err != nil {
 			return err
@@ -161,6 +164,15 @@ func checkMode(s string) error {
 			return octal
 		}
 		return fmt.Errorf("invalid chmod parameter: '%s': %w", s, err)
+	}
+	return nil
+}
+
+// checkOwner refuses names where no file can tell their numbers. Later, when
+// only these files are missing, names count as 0.
+func (r *stageResolver) checkOwner(what, owner string) error {
+	if r.blank && namesUser(owner) {
+		return fmt.Errorf("%s%s: names can't be looked up in an empty image, use numeric uid[:gid] instead", what, owner)
 	}
 	return nil
 }

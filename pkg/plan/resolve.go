@@ -33,8 +33,10 @@ type stageResolver struct {
 	// dir is the working directory with forward slashes.
 	dir        string
 	workdirSet bool
-	once       map[string][]parser.Range
-	lint       *linter.Linter
+	// blank is true for scratch as long as nothing was put into it.
+	blank bool
+	once  map[string][]parser.Range
+	lint  *linter.Linter
 }
 
 // start sets the state before the first instruction.
@@ -50,9 +52,10 @@ func (r *stageResolver) start(base *dockerspec.DockerOCIImage) error {
 		}
 		from = s.Base.Stage.Config
 		r.vars, r.dir, r.workdirSet = parent.vars.clone(), parent.dir, parent.workdirSet
+		r.blank = parent.blank
 		r.declared = append(r.declared, parent.declared...)
 	case s.Base.Scratch:
-		from = image.Scratch(p.Platform)
+		from, r.blank = image.Scratch(p.Platform), true
 	default:
 		if base == nil {
 			return fmt.Errorf("resolve stage %s: the configuration of %s is missing", s.label(), s.Base.Image)
@@ -112,6 +115,7 @@ func (r *stageResolver) dispatch(c command) error {
 		step.Text = "ONBUILD " + step.Text
 	}
 	r.stage.Steps = append(r.stage.Steps, step)
+	r.blank = r.blank && step.Op == nil
 	return nil
 }
 
@@ -210,6 +214,9 @@ func (r *stageResolver) workdir(ins *instructions.WorkdirCommand, step *Step) er
 	step.History = r.draft.Workdir(r.dir)
 	r.draft.Image.Config.WorkingDir = configured
 	if r.dir != "/" {
+		if err := r.checkOwner("USER ", r.draft.Image.Config.User); err != nil {
+			return err
+		}
 		step.Op = &Workdir{Path: cleanPath(r.dir), User: r.draft.Image.Config.User}
 	}
 	step.Text = r.shown(r.plan.lexer(), fmt.Sprint(ins), r.vars)
