@@ -83,7 +83,7 @@ func newFilter(flag string, patterns []string) (*filter, error) {
 
 // run copies the file name of the source, which the user called p, to the
 // operation's destination.
-func (c *copier) run(p, name string, contents bool) error {
+func (c *copier) run(p, name string, a action) error {
 	o, v := c.op, c.op.view
 	dest := cleanPath(o.req.Dest)
 	ensure := dest
@@ -105,22 +105,20 @@ func (c *copier) run(p, name string, contents bool) error {
 	if err != nil {
 		return err
 	}
-	if name == "." {
-		// The root of a tree is in no layer; BuildKit makes it when it fetches
-		// the context or unpacks the image.
+	if a.fresh && name == "." {
 		source.ModTime = o.req.Time
 	}
 	there, err := v.look(target)
 	if err != nil {
 		return err
 	}
-	if there != nil && (source.IsDir() && !contents || !source.IsDir() && there.ino.IsDir()) {
+	if there != nil && (source.IsDir() && !a.contents || !source.IsDir() && there.ino.IsDir()) {
 		if base := path.Base(p); base != "/" {
 			target = joinName(target, base)
 		}
 	}
 	made, _ = splitName(target)
-	if contents && source.IsDir() && there == nil {
+	if a.contents && source.IsDir() && there == nil {
 		made = target
 	}
 	if err := v.mkdirAll(made, o.chmod.made(), o.owner); err != nil {

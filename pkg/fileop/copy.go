@@ -75,7 +75,10 @@ type action struct {
 	// wildcards allows them in path; follow follows a symbolic link that is the
 	// source itself; contents copies what a directory holds, not the directory.
 	wildcards, follow, contents bool
-	include                     []string
+	// fresh gives the source's root the time of the build: it is in no layer, and
+	// BuildKit makes it when it fetches the context or unpacks the image.
+	fresh   bool
+	include []string
 	// mustMatch is the path that is missing when include matches nothing, ""
 	// where that is fine.
 	mustMatch string
@@ -85,7 +88,7 @@ type action struct {
 
 // local copies a path of src.
 func (o *operation) local(ctx context.Context, src rootfs.Reader, written string, unpack func(context.Context, rootfs.Reader, string) (bool, error)) error {
-	a := action{written: written, wildcards: true, follow: true, contents: true, unpack: unpack}
+	a := action{written: written, wildcards: true, follow: true, contents: true, fresh: true, unpack: unpack}
 	p := written
 	if o.req.Parents {
 		parent, pattern, pivot := strings.Cut(p, "/./")
@@ -163,7 +166,7 @@ func (o *operation) run(ctx context.Context, src rootfs.Reader, a action) error 
 		if err := c.filters(a.include, o.req.Exclude); err != nil {
 			return err
 		}
-		if err := c.run(p, name, a.contents); err != nil {
+		if err := c.run(p, name, a); err != nil {
 			return err
 		}
 		matched = matched || c.matched
