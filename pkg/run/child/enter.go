@@ -1,18 +1,19 @@
 package child
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
-	"os/user"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,22 +24,73 @@ const stageVariable = "_COOPER_USER_NAMESPACE"
 
 // Stages of the way in: the process waits for its ids to be mapped and then
 // executes itself again, since only an exec as uid 0 of the namespace gives it
-// the namespace's capabilities.
+// the namespace's capabilities. Then it looks whether these are worth anything,
+// says so, and goes on as the program it is.
 const (
 	stageMapping = "mapping"
 	stageInside  = "inside"
 )
 
-// mappedFD is the pipe that tells the process that its ids are mapped.
-const mappedFD = 3
+// Pipes of a process on its way in: one tells it that its ids are mapped, on
+// the other it reports.
+const (
+	mappedFD = 3
+	reportFD = 4
+)
+
+// arrived is what a process that has gone in reports.
+const arrived = "arrived"
+
+// passage is what the stage variable holds.
+type passage struct {
+	stage string
+	// parent is the process that started this one, and waits for it.
+	parent int
+	// try: the process ends once it has reported.
+	try bool
+	// note says for people how ids are mapped.
+	note string
+}
+
+func (p passage) String() string {
+	return strings.Join([]string{p.stage, strconv.Itoa(p.parent), strconv.FormatBool(p.try), p.note}, ":")
+}
+
+func parsePassage(s string) (p passage, ok bool) {
+	fields := strings.SplitN(s, ":", 4)
+	if len(fields) != 4 {
+		return p, false
+	}
+	parent, err := strconv.Atoi(fields[1])
+	return passage{stage: fields[0], parent: parent, try: fields[2] == "true", note: fields[3]}, err == nil
+}
+
+// entered holds the note of the passage that has brought this process into its
+// user namespace; nil for any other process.
+var entered atomic.Pointer[string]
+
+// Entered reports whether this process was started by Enter, and how its ids
+// are mapped, in words.
+func Entered() (note string, ok bool) {
+	n := entered.Load()
+	if n == nil {
+		return "", false
+	}
+	return *n, true
+}
 
 // enterMain plays the part of the process that is on its way in.
 func enterMain() {
-	stage, ok := os.LookupEnv(stageVariable)
+	value, ok := os.LookupEnv(stageVariable)
 	if !ok {
 		return
 	}
-	switch stage {
+	os.Unsetenv(stageVariable)
+	p, ok := parsePassage(value)
+	if !ok {
+		return
+	}
+	switch p.stage {
 	case stageMapping:
 		var b [1]byte
 		pipe := os.NewFile(mappedFD, "mapped")
@@ -46,199 +98,193 @@ func enterMain() {
 			os.Exit(1) // the parent could not map the ids, and says why
 		}
 		pipe.Close()
-		env := append(without(os.Environ(), stageVariable), stageVariable+"="+stageInside)
-		err := syscall.Exec("/proc/self/exe", os.Args, env)
-		fmt.Fprintln(os.Stderr, "entering the user namespace:", err)
+		p.stage = stageInside
+		err := syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), stageVariable+"="+p.String()))
+		report(fmt.Errorf("executing the program again: %w", err))
 		os.Exit(1)
 	case stageInside:
-		os.Unsetenv(stageVariable)
 		// The exec has cleared it, because it gave capabilities.
 		_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
-		if os.Getppid() == 0 {
+		if os.Getppid() != p.parent {
 			os.Exit(1)
 		}
-	}
-}
-
-func without(env []string, name string) []string {
-	kept := make([]string, 0, len(env))
-	for _, e := range env {
-		if !strings.HasPrefix(e, name+"=") {
-			kept = append(kept, e)
+		err := worthIt()
+		report(err)
+		if err != nil || p.try {
+			os.Exit(1)
 		}
+		entered.Store(&p.note)
 	}
-	return kept
 }
 
-// Range is a line of a map of user or group ids.
-type Range struct{ Inside, Outside, Count int }
+// worthIt tries whether the namespace lets this process mount. A security module
+// may let it have a namespace and refuse that.
+func worthIt() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("mounting in a user namespace is refused: %w", err)
+	}
+	return nil
+}
+
+func report(err error) {
+	pipe := os.NewFile(reportFD, "report")
+	defer pipe.Close()
+	text := arrived
+	if err != nil {
+		text = err.Error()
+	}
+	// A parent that is gone takes this process with it.
+	_, _ = io.WriteString(pipe, text)
+}
 
 // Enter executes this program again, with the same arguments, environment and
 // standard files, in a new user and mount namespace, waits for it, and returns
 // its exit code. Signals that ask a program to end are passed on. The new
 // process ends when this one does.
 //
-// An error means that nothing was started.
+// An error means that nothing was started. A process that has entered already
+// gets one.
 func Enter(ctx context.Context) (int, error) {
+	cmd, err := goIn(false)
+	if err != nil {
+		return 0, err
+	}
+	defer runtime.UnlockOSThread()
+	return waitForwarding(ctx, cmd)
+}
+
+// TryEnter reports why Enter would fail.
+func TryEnter() error {
+	cmd, err := goIn(true)
+	if err != nil {
+		return err
+	}
+	defer runtime.UnlockOSThread()
+	_ = cmd.Wait() // it has done what it is for
+	return nil
+}
+
+// goIn starts the program in a namespace with the widest mapping that works.
+// With no error this thread is locked, and must stay so until the program has
+// ended: the kernel sends the parent-death signal when the thread ends.
+func goIn(try bool) (*exec.Cmd, error) {
 	if !Ready() {
-		return 0, errors.New("run.Init was not called at the start of main")
+		return nil, errors.New("run.Init was not called at the start of main")
 	}
-	m, err := chooseMapping()
-	if err != nil {
-		return 0, err
+	if _, ok := Entered(); ok {
+		return nil, errors.New("this process is in a user namespace already")
 	}
-	code, err := m.enter(ctx)
-	if err != nil && m.helpers {
-		// newuidmap may be there and yet not be allowed to do anything, as
-		// under no_new_privs.
-		code, singleErr := singleMapping().enter(ctx)
-		if singleErr == nil {
-			return code, nil
+	runtime.LockOSThread()
+	var errs []error
+	for _, m := range mappings() {
+		if len(errs) > 0 {
+			m.note += ": " + errs[len(errs)-1].Error()
 		}
-		return 0, errors.Join(err, singleErr)
+		cmd, err := m.start(try)
+		if err == nil {
+			return cmd, nil
+		}
+		errs = append(errs, err)
 	}
-	return code, err
+	runtime.UnlockOSThread()
+	if len(errs) > 1 {
+		return nil, fmt.Errorf("%w; %w%s", errs[0], errs[1], hint())
+	}
+	return nil, fmt.Errorf("%w%s", errs[0], hint())
 }
 
-// mapping is how a user namespace's ids are mapped.
-type mapping struct {
-	uids, gids []Range
-	// helpers: newuidmap and newgidmap write it, because it needs privileges.
-	helpers bool
-	// groups: setgroups stays possible.
-	groups bool
-}
-
-func singleMapping() mapping {
-	return mapping{uids: []Range{{0, os.Getuid(), 1}}, gids: []Range{{0, os.Getgid(), 1}}}
-}
-
-// chooseMapping takes the widest mapping that this user may have.
-func chooseMapping() (mapping, error) {
-	if os.Getuid() == 0 {
-		// Root without CAP_SYS_ADMIN, in a container: its own ids again.
-		all := []Range{{0, 0, ownIDs("/proc/self/uid_map")}}
-		return mapping{uids: all, gids: []Range{{0, 0, ownIDs("/proc/self/gid_map")}}, groups: true}, nil
-	}
-	single := singleMapping()
-	if _, err := exec.LookPath("newuidmap"); err != nil {
-		return single, nil
-	}
-	if _, err := exec.LookPath("newgidmap"); err != nil {
-		return single, nil
-	}
-	uid := strconv.Itoa(os.Getuid())
-	names := []string{uid}
-	if u, err := user.LookupId(uid); err == nil {
-		names = append(names, u.Username)
-	}
-	uids, gids := subordinate("/etc/subuid", names), subordinate("/etc/subgid", names)
-	if len(uids) == 0 || len(gids) == 0 {
-		return single, nil
-	}
-	return mapping{
-		uids: append(single.uids, uids...), gids: append(single.gids, gids...),
-		helpers: true, groups: true,
-	}, nil
-}
-
-// ownIDs is how many ids, from 0 on, this namespace has.
-func ownIDs(file string) int {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return 1
-	}
-	count := 1
-	for line := range strings.Lines(string(text)) {
-		var inside, outside, n int
-		if _, err := fmt.Sscan(line, &inside, &outside, &n); err == nil && inside == 0 {
-			count = n
+// hint names the setting that usually stands behind a refusal.
+func hint() string {
+	for _, h := range []struct{ file, value, text string }{
+		{"/proc/sys/user/max_user_namespaces", "0", " (the sysctl user.max_user_namespaces is 0)"},
+		{"/proc/sys/kernel/unprivileged_userns_clone", "0", " (the sysctl kernel.unprivileged_userns_clone is 0)"},
+		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", " (the sysctl kernel.apparmor_restrict_unprivileged_userns is 1)"},
+	} {
+		if text, err := os.ReadFile(h.file); err == nil && strings.TrimSpace(string(text)) == h.value {
+			return h.text
 		}
 	}
-	return count
+	return " (a container's seccomp profile or security module usually is the reason)"
 }
 
-// subordinate reads a user's ranges of /etc/subuid or /etc/subgid and places
-// them one after another from 1 on.
-func subordinate(file string, names []string) []Range {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	var ranges []Range
-	next := 1
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		fields := strings.Split(strings.TrimSpace(lines.Text()), ":")
-		if len(fields) != 3 || (fields[0] != names[0] && fields[0] != names[len(names)-1]) {
-			continue
+// start runs the program in a namespace with this mapping until it has reported.
+func (m mapping) start(try bool) (_ *exec.Cmd, err error) {
+	var pipes [4]*os.File
+	for n := 0; n < len(pipes); n += 2 {
+		if pipes[n], pipes[n+1], err = os.Pipe(); err != nil {
+			return nil, err
 		}
-		start, err1 := strconv.Atoi(fields[1])
-		count, err2 := strconv.Atoi(fields[2])
-		if err1 != nil || err2 != nil || count <= 0 {
-			continue
-		}
-		ranges = append(ranges, Range{next, start, count})
-		next += count
+		defer pipes[n].Close()
+		defer pipes[n+1].Close()
 	}
-	return ranges
-}
-
-// enter runs the program in a namespace with this mapping.
-func (m mapping) enter(ctx context.Context) (int, error) {
-	mappedRead, mappedWrite, err := os.Pipe()
-	if err != nil {
-		return 0, err
-	}
-	defer mappedWrite.Close()
+	mappedRead, mappedWrite, reportRead, reportWrite := pipes[0], pipes[1], pipes[2], pipes[3]
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = os.Args
-	cmd.Env = append(without(os.Environ(), stageVariable), stageVariable+"="+stageMapping)
+	p := passage{stage: stageMapping, parent: os.Getpid(), try: try, note: m.note}
+	cmd.Env = append(without(os.Environ(), stageVariable), stageVariable+"="+p.String())
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{mappedRead}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	cmd.ExtraFiles = []*os.File{mappedRead, reportWrite}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL, Setpgid: true,
+	}
 	if !m.helpers {
 		cmd.SysProcAttr.UidMappings = procMap(m.uids)
 		cmd.SysProcAttr.GidMappings = procMap(m.gids)
 		cmd.SysProcAttr.GidMappingsEnableSetgroups = m.groups
 	}
-	// The thread must live as long as the child: see Run.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	err = cmd.Start()
-	mappedRead.Close()
-	if err != nil {
-		return 0, fmt.Errorf("user namespace: %w", err)
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("user namespace: %w", err)
 	}
+	mappedRead.Close()
+	reportWrite.Close()
 	if m.helpers {
-		err = errors.Join(helper("newuidmap", cmd.Process.Pid, m.uids), helper("newgidmap", cmd.Process.Pid, m.gids))
+		if err = helper("newuidmap", cmd.Process.Pid, m.uids); err == nil {
+			err = helper("newgidmap", cmd.Process.Pid, m.gids)
+		}
 	}
 	if err == nil {
 		_, err = mappedWrite.Write([]byte{1})
 	}
+	if err == nil {
+		var text []byte
+		if text, err = io.ReadAll(reportRead); err == nil && string(text) != arrived {
+			err = errors.New(strings.TrimSpace("user namespace: " + string(text)))
+		}
+	}
 	if err != nil {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		return 0, err
+		return nil, err
 	}
-	return waitForwarding(ctx, cmd)
+	return cmd, nil
 }
+
+// patience is how long a signal may take that this process and its context are
+// both told of.
+const patience = 300 * time.Millisecond
 
 // waitForwarding waits for the program and passes signals on. The program is in
 // a process group of its own, so that a terminal's interrupt reaches it once.
+// A context that ends is passed on too, unless a signal has ended it.
 func waitForwarding(ctx context.Context, cmd *exec.Cmd) (int, error) {
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGWINCH, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
+	var ending <-chan time.Time
+	asked := false
 	for ended := ctx.Done(); ; {
 		select {
 		case s := <-signals:
+			asked = asked || s == syscall.SIGTERM || s == syscall.SIGHUP || s == syscall.SIGINT
 			_ = cmd.Process.Signal(s)
 		case <-ended:
-			ended = nil
-			_ = cmd.Process.Signal(syscall.SIGTERM)
+			ended, ending = nil, time.After(patience)
+		case <-ending:
+			if !asked {
+				_ = cmd.Process.Signal(syscall.SIGTERM)
+			}
 		case err := <-done:
 			var exit *exec.ExitError
 			if err != nil && !errors.As(err, &exit) {
@@ -252,23 +298,12 @@ func waitForwarding(ctx context.Context, cmd *exec.Cmd) (int, error) {
 	}
 }
 
-func procMap(ranges []Range) []syscall.SysProcIDMap {
-	list := make([]syscall.SysProcIDMap, len(ranges))
-	for i, r := range ranges {
-		list[i] = syscall.SysProcIDMap{ContainerID: r.Inside, HostID: r.Outside, Size: r.Count}
+func without(env []string, name string) []string {
+	kept := make([]string, 0, len(env))
+	for _, e := range env {
+		if !strings.HasPrefix(e, name+"=") {
+			kept = append(kept, e)
+		}
 	}
-	return list
-}
-
-// helper runs newuidmap or newgidmap.
-func helper(program string, pid int, ranges []Range) error {
-	args := []string{strconv.Itoa(pid)}
-	for _, r := range ranges {
-		args = append(args, strconv.Itoa(r.Inside), strconv.Itoa(r.Outside), strconv.Itoa(r.Count))
-	}
-	out, err := exec.Command(program, args...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: %w: %s", program, err, strings.TrimSpace(string(out)))
-	}
-	return nil
+	return kept
 }

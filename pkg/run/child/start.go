@@ -16,7 +16,7 @@ import (
 )
 
 // Namespaces are the flags of clone(2) for a child with a root of its own.
-const Namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+const Namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 
 // NewNetwork is the flag for a network of its own.
 const NewNetwork = unix.CLONE_NEWNET

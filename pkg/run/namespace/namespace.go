@@ -104,7 +104,10 @@ func (i *Isolation) Probe(ctx context.Context) (run.Ability, error) {
 		return run.Ability{Reason: "the program did not call run.Init at the start of main"}, nil
 	}
 	if !privileged() {
-		return run.Ability{Reason: "neither CAP_SYS_ADMIN nor a user namespace (user namespaces are refused here, or the program did not call namespace.Enter)"}, nil
+		if err := child.TryEnter(); err != nil {
+			return run.Ability{Reason: fmt.Sprintf("no CAP_SYS_ADMIN, and no user namespace: %v", err)}, nil
+		}
+		return run.Ability{Reason: "no CAP_SYS_ADMIN; the program could have a user namespace, but did not call namespace.Enter"}, nil
 	}
 	dir, err := os.MkdirTemp(i.options.Dir, "probe-")
 	if err != nil {
@@ -113,11 +116,11 @@ func (i *Isolation) Probe(ctx context.Context) (run.Ability, error) {
 	defer os.RemoveAll(dir)
 	overlayErr := errors.New("not asked for")
 	if !i.plain {
-		overlayErr = i.try(ctx, dir, true)
+		overlayErr = i.try(ctx, dir, true, 0)
 	}
 	if overlayErr != nil {
 		i.plain = true
-		if err := i.try(ctx, dir, false); err != nil {
+		if err := i.try(ctx, dir, false, 0); err != nil {
 			return run.Ability{Reason: fmt.Sprintf("a root file system of its own can't be made: %v", err)}, nil
 		}
 	}
@@ -129,15 +132,15 @@ func (i *Isolation) Probe(ctx context.Context) (run.Ability, error) {
 	if !i.options.AllowInsecure {
 		ability.Lacks[run.SecurityInsecure] = notAllowed
 	}
-	if _, err := child.Run(ctx, child.Namespaces|child.NewNetwork, i.probeSetup(dir, false), nil, nil); err != nil {
+	if err := i.try(ctx, dir, false, child.NewNetwork); err != nil {
 		ability.Lacks[run.NetworkNone] = err.Error()
 	}
 	return ability, ctx.Err()
 }
 
 // try prepares a root in a child as a command would have it.
-func (i *Isolation) try(ctx context.Context, dir string, overlay bool) error {
-	outcome, err := child.Run(ctx, child.Namespaces, i.probeSetup(dir, overlay), nil, nil)
+func (i *Isolation) try(ctx context.Context, dir string, overlay bool, more uintptr) error {
+	outcome, err := child.Run(ctx, child.Namespaces|more, i.probeSetup(dir, overlay), nil, nil)
 	if err == nil && outcome.Error != "" {
 		err = errors.New(outcome.Error)
 	}
@@ -191,11 +194,14 @@ func currentIDs() ids {
 }
 
 func (i ids) describe() string {
-	switch {
-	case !i.user:
+	if !i.user {
 		return "root with CAP_SYS_ADMIN"
-	case i.count == 1:
-		return "user namespace with a single id (newuidmap or a range in /etc/subuid is missing)"
+	}
+	if note, ok := child.Entered(); ok {
+		return "user namespace with " + note
+	}
+	if i.count == 1 {
+		return "user namespace with a single id"
 	}
 	return fmt.Sprintf("user namespace with %d ids", i.count)
 }
