@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,8 +13,13 @@ import (
 // BuildKit is a running buildkitd.
 type BuildKit struct {
 	// Address is what buildctl --addr takes.
-	Address  string
+	Address string
+	// PID is the process id of buildkitd.
+	PID int
+
 	buildctl string
+	dir      string
+	process  *process
 }
 
 // BuildKit starts buildkitd with the registry as its mirror of Docker Hub.
@@ -22,7 +28,8 @@ func (m *Machine) BuildKit(ctx context.Context) (*BuildKit, error) {
 	return m.buildkit.get(func() (*BuildKit, error) { return m.startBuildKit(ctx, "buildkit") })
 }
 
-// FreshBuildKit starts one more buildkitd, with nothing cached.
+// FreshBuildKit starts one more buildkitd, with nothing cached. Its Close ends
+// it before the Machine's does.
 func (m *Machine) FreshBuildKit(ctx context.Context) (*BuildKit, error) {
 	dir, err := m.Sub("buildkit")
 	if err != nil {
@@ -60,15 +67,25 @@ func (m *Machine) startBuildKit(ctx context.Context, name string) (*BuildKit, er
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	b := &BuildKit{Address: "unix://" + filepath.Join(m.Dir, name+".sock"), buildctl: client}
+	dir := filepath.Join(m.Dir, name)
+	b := &BuildKit{Address: "unix://" + dir + ".sock", buildctl: client, dir: dir}
 	ready := func(ctx context.Context) error {
 		return exec.CommandContext(ctx, client, "--addr", b.Address, "debug", "workers").Run()
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, err = m.launch(ctx, ready, daemon, "--oci-worker-net", "host", "--config", config,
-		"--root", filepath.Join(m.Dir, name), "--addr", b.Address)
-	return b, err
+	b.process, err = m.launch(ctx, ready, daemon, "--oci-worker-net", "host", "--config", config,
+		"--root", dir, "--addr", b.Address)
+	if err != nil {
+		return nil, err
+	}
+	b.PID = b.process.cmd.Process.Pid
+	return b, nil
+}
+
+// Close ends buildkitd and removes what it has kept.
+func (b *BuildKit) Close() error {
+	return errors.Join(b.process.stop(), unmountBelow(b.dir), os.RemoveAll(b.dir))
 }
 
 // Request is a build for BuildKit.
@@ -95,6 +112,12 @@ func (b *BuildKit) Build(ctx context.Context, r Request) (output string, err err
 		"--opt", "force-network-mode=host", "--allow", "network.host", "--output", r.Output}
 	if !r.UseCache {
 		args = append(args, "--no-cache")
+		// What an earlier build has sent of a context of the same name would be
+		// updated, and a directory's time lost where its files differ.
+		prune := exec.CommandContext(ctx, b.buildctl, "--addr", b.Address, "prune", "--filter", "type==source.local")
+		if out, err := prune.CombinedOutput(); err != nil {
+			return string(out), fmt.Errorf("buildctl prune: %w", err)
+		}
 	}
 	if r.Target != "" {
 		args = append(args, "--opt", "target="+r.Target)

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// crafted are the base images that are made from nothing but busybox.
+// crafted are the base images that are made of busybox and a few files.
 var crafted = map[string]func() (v1.Image, error){
 	"busybox":     busybox,
 	"configured":  configured,
@@ -21,6 +21,9 @@ var crafted = map[string]func() (v1.Image, error){
 	"nohistory":   nohistory,
 	"nopasswd":    nopasswd,
 	"odd":         odd,
+	"tricky":      tricky,
+	"bare":        bare,
+	"onbuild":     onbuild,
 	"triggers":    triggers,
 	"volumes":     volumes,
 }
@@ -150,9 +153,6 @@ func layered() (v1.Image, error) {
 
 // odd has the file types and names that are seldom met.
 func odd() (v1.Image, error) {
-	capability := make([]byte, 20)
-	binary.LittleEndian.PutUint32(capability, 0x02000001) // version 2, effective
-	binary.LittleEndian.PutUint32(capability[4:], 1<<10)  // net_bind_service
 	f := (&files{}).
 		dir("odd", 0o755).
 		file("odd/first", 0o644, "linked\n").hardlink("odd/second", "odd/first").hardlink("odd/third", "odd/first").
@@ -166,6 +166,37 @@ func odd() (v1.Image, error) {
 		add(tar.Header{Typeflag: tar.TypeReg, Name: "odd/old", Mode: 0o644, ModTime: time.Unix(1, 0)}, "x\n").
 		add(tar.Header{Typeflag: tar.TypeReg, Name: "odd/future", Mode: 0o644, ModTime: time.Unix(4102444800, 0)}, "x\n").
 		add(tar.Header{Typeflag: tar.TypeReg, Name: "odd/capable", Mode: 0o755,
-			PAXRecords: map[string]string{"SCHILY.xattr.security.capability": string(capability)}}, "x\n")
+			PAXRecords: netBindService()}, "x\n")
 	return variation(v1.Config{Env: []string{systemPath}}, f)
+}
+
+// bare has neither a configuration nor a history.
+func bare() (v1.Image, error) {
+	img, err := variation(v1.Config{})
+	if err != nil {
+		return nil, err
+	}
+	file, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	file = file.DeepCopy()
+	file.History = nil
+	return mutate.ConfigFile(img, file)
+}
+
+// onbuild has triggers that use a variable and the whole context.
+func onbuild() (v1.Image, error) {
+	return variation(v1.Config{
+		Env:     []string{systemPath},
+		OnBuild: []string{"ARG WHO=world", "RUN echo hello $WHO > /triggered", "COPY . /ctx/", "LABEL trig=1"},
+	})
+}
+
+// netBindService is the record of a file that may bind low ports.
+func netBindService() map[string]string {
+	capability := make([]byte, 20)
+	binary.LittleEndian.PutUint32(capability, 0x02000001) // version 2, effective
+	binary.LittleEndian.PutUint32(capability[4:], 1<<10)
+	return map[string]string{"SCHILY.xattr.security.capability": string(capability)}
 }
