@@ -23,6 +23,8 @@ func (m *Machine) base(name string) (v1.Image, error) {
 		return m.debian()
 	case "node":
 		return m.node()
+	case "golang":
+		return m.golang()
 	}
 	if make, ok := crafted[name]; ok {
 		img, err := make()
@@ -60,6 +62,20 @@ func (m *Machine) node() (v1.Image, error) {
 		return nil, err
 	}
 	return assemble(v1.Config{Env: []string{systemPath, "NPM_CONFIG_UPDATE_NOTIFIER=false"}, Cmd: []string{"node"}}, "ADD node", system, node)
+}
+
+// golang is what Cooper's Dockerfile builds on; its modules are in the image.
+func (m *Machine) golang() (v1.Image, error) {
+	system, err := m.cachedLayer("debian.tar.gz")
+	if err != nil {
+		return nil, err
+	}
+	toolchain, err := m.cachedLayer("golang.tar.gz")
+	if err != nil {
+		return nil, err
+	}
+	env := []string{"PATH=/usr/local/go/bin:" + strings.TrimPrefix(systemPath, "PATH="), "GOPATH=/go", "GOPROXY=off", "GOTOOLCHAIN=local"}
+	return assemble(v1.Config{Env: env, Cmd: []string{"bash"}}, "ADD go", system, toolchain)
 }
 
 // busyboxFiles is a small system: the static busybox, a link per applet, and
