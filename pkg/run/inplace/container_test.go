@@ -85,7 +85,7 @@ func (e *engine) load() {
 		add(tar.Header{Name: d, Typeflag: tar.TypeDir, Mode: 0o755}, nil)
 	}
 	add(tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, busybox)
-	for _, applet := range []string{"sh", "cat", "cmp", "cp", "diff", "find", "grep", "kill", "ls", "mkdir", "mkfifo", "mknod", "nc", "ps", "rm", "sha256sum", "sleep", "sort", "stat", "touch", "xargs"} {
+	for _, applet := range []string{"sh", "cat", "cmp", "cp", "diff", "find", "grep", "kill", "ls", "mkdir", "mkfifo", "mknod", "nc", "ps", "readlink", "rm", "sha256sum", "sleep", "sort", "stat", "touch", "xargs"} {
 		add(tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
 	}
 	add(tar.Header{Name: "kaniko/executor", Typeflag: tar.TypeReg, Mode: 0o755}, program)
@@ -111,13 +111,100 @@ func (e *engine) run(options []string, script string) (string, error) {
 	return e.docker(nil, append(args, e.image, "/bin/sh", "-c", script)...)
 }
 
+// whole frames a script with a comparison of all files of the container, before
+// and after.
+func whole(script string) string {
+	return `set -e
+manifest() { MANIFEST=$1 /kaniko/executor -test.run '^TestInsideManifest$' >/dev/null; }
+mkdir /kaniko/build
+mkfifo /own/pipe
+echo context > /workspace/context
+cd /workspace
+manifest before
+` + script + `
+manifest after
+cmp /out/before /out/after || { diff /out/before /out/after; exit 1; }
+[ "$(pwd)" = /workspace ]
+cat /out/after | grep -c .
+`
+}
+
 func TestContainer(t *testing.T) {
 	e := newEngine(t)
-	t.Run("exam", func(t *testing.T) {
-		out, err := e.run(nil, "/kaniko/executor -test.run '^TestInsideExam$' -test.v")
-		if err != nil {
-			t.Fatalf("%v\n%s", err, out)
+	volume := t.TempDir()
+	for name, text := range map[string]string{"data/precious": "precious\n", "token/token": "t", "docker/config.json": "{}"} {
+		name = filepath.Join(volume, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
 		}
-		t.Log(out)
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	test := func(name string) string {
+		return "/kaniko/executor -test.v -test.run '^TestInside" + name + "$' || { echo FAILED; }"
+	}
+	for _, c := range []struct {
+		name    string
+		options []string
+		script  string
+	}{
+		{name: "exam", script: test("Exam")},
+		{name: "stages", script: test("Stages")},
+		{name: "twenty stages", script: test("TwentyStages")},
+		{name: "failure", script: test("Failure")},
+		{name: "bad layer", script: test("BadLayer")},
+		{name: "mounts", script: test("Mounts") + `
+			rm /tmp/agent.sock; manifest before`},
+		{name: "volumes", script: test("Volumes") + `
+			[ -e /own/deep/by-run ]; rm /own/deep/by-run; manifest before`,
+			options: []string{
+				"-v", volume + "/data:/data/volume", "-v", volume + "/token:/var/run/secrets/token",
+				"-v", volume + "/docker:/kaniko/.docker:ro",
+			}},
+		{name: "killed", script: `
+			/kaniko/executor -test.run '^TestInsideHang$' & pid=$!
+			while [ ! -e /out/started ]; do /kaniko/executor -test.run NONE >/dev/null 2>&1 || true; done
+			kill -9 $pid
+			wait $pid || true
+			tries=0
+			# Only what the shell itself can do works before the files are back.
+			while [ ! -e /own/file ] || [ ! -e /workspace/context ] || [ -e /noise ] || pgrep_keeper; do tries=$((tries+1)); done
+			ps | grep '[s]leep 301' && exit 1
+			true`},
+		{name: "interrupted", script: `
+			/kaniko/executor -test.v -test.run '^TestInsideHang$' & pid=$!
+			while [ ! -e /out/started ]; do true; done
+			kill -TERM $pid
+			wait $pid || echo FAILED
+			ps | grep '[s]leep 301' && exit 1
+			true`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			out, err := e.run(append([]string{"--tmpfs", "/out"}, c.options...), strings.Replace(whole(c.script), "manifest before\n", keeperAlive+"manifest before\n", 1))
+			if err != nil || strings.Contains(out, "FAILED") {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			t.Log(out)
+		})
+	}
+	t.Run("as process 1", func(t *testing.T) {
+		for _, name := range []string{"Exam", "Failure"} {
+			out, err := e.run([]string{"--tmpfs", "/out"}, "mkdir /kaniko/build; exec /kaniko/executor -test.v -test.run '^TestInside"+name+"$'")
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+		}
 	})
 }
+
+// keeperAlive is a shell function that needs no program: it tells whether the
+// process is there that brings files back.
+const keeperAlive = `pgrep_keeper() {
+	for p in /proc/[0-9]*; do
+		IFS= read -r line 2>/dev/null <$p/comm || true
+		case "$line" in exe|cooper-keeper) return 0;; esac
+	done
+	return 1
+}
+`
