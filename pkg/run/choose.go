@@ -43,7 +43,11 @@ func Choose(ctx context.Context, isolations []Isolation, forced string) (Choice,
 	}
 	if len(refused) == 0 {
 		if forced != "" {
-			return Choice{}, fmt.Errorf("there is no isolation %q", forced)
+			names := make([]string, len(isolations))
+			for n, i := range isolations {
+				names[n] = i.Name()
+			}
+			return Choice{}, fmt.Errorf("there is no isolation %q (there are %s)", forced, strings.Join(names, ", "))
 		}
 		return Choice{}, errors.New("there is no isolation to choose from")
 	}

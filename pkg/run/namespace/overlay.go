@@ -30,11 +30,21 @@ type overlayWorkspace struct {
 	reported int
 	next     int
 
-	// mu guards the unions, which readers of the finished stage share.
-	mu     sync.Mutex
-	unions []*rootfs.Union
-	// depth is the part of the stack that the newest union shows.
+	// mu guards the view, which readers of the finished stage share.
+	mu   sync.Mutex
+	view *view
+	// kept are the unions that changes read from.
+	kept []*rootfs.Union
+}
+
+// view is the stack as it was when somebody looked. One that is out of date is
+// closed after its last use.
+type view struct {
+	*rootfs.Union
 	depth int
+	users int
+	// old: there is a newer one, or the workspace is closed.
+	old bool
 }
 
 // Open implements run.Isolation.
@@ -71,48 +81,75 @@ func (i *Isolation) Open(ctx context.Context, stage run.Stage) (run.Workspace, e
 // ChangesStay implements run.Stable.
 func (*overlayWorkspace) ChangesStay() {}
 
-// union reads the stack as it is now.
-func (w *overlayWorkspace) union() (*rootfs.Union, error) {
+// look gives a view of the stack as it is now. The caller calls done with it.
+func (w *overlayWorkspace) look() (*view, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.depth == len(w.lowers) {
-		return w.unions[len(w.unions)-1], nil
+	if w.view == nil || w.view.depth != len(w.lowers) {
+		u, err := rootfs.OpenUnion(w.lowers, w.isolation.ids.dirOptions())
+		if err != nil {
+			return nil, err
+		}
+		if err := w.retire(); err != nil {
+			return nil, errors.Join(err, u.Close())
+		}
+		w.view = &view{Union: u, depth: len(w.lowers)}
 	}
-	u, err := rootfs.OpenUnion(w.lowers, w.isolation.ids.dirOptions())
-	if err != nil {
-		return nil, err
+	w.view.users++
+	return w.view, nil
+}
+
+// retire takes the view out of use. mu is held.
+func (w *overlayWorkspace) retire() error {
+	v := w.view
+	w.view = nil
+	if v == nil {
+		return nil
 	}
-	// Older ones stay open: changes that were told may still be read.
-	w.unions = append(w.unions, u)
-	w.depth = len(w.lowers)
-	return u, nil
+	v.old = true
+	if v.users > 0 {
+		return nil
+	}
+	return v.Close()
+}
+
+func (w *overlayWorkspace) done(v *view) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	v.users--
+	if v.old && v.users == 0 {
+		_ = v.Close() // it was only read
+	}
 }
 
 // Lstat implements rootfs.Reader.
 func (w *overlayWorkspace) Lstat(name string) (rootfs.Entry, error) {
-	u, err := w.union()
+	v, err := w.look()
 	if err != nil {
 		return rootfs.Entry{}, err
 	}
-	return u.Lstat(name)
+	defer w.done(v)
+	return v.Lstat(name)
 }
 
 // ReadDir implements rootfs.Reader.
 func (w *overlayWorkspace) ReadDir(name string) ([]rootfs.Entry, error) {
-	u, err := w.union()
+	v, err := w.look()
 	if err != nil {
 		return nil, err
 	}
-	return u.ReadDir(name)
+	defer w.done(v)
+	return v.ReadDir(name)
 }
 
-// Open implements rootfs.Reader.
+// Open implements rootfs.Reader. What it opens outlives the view.
 func (w *overlayWorkspace) Open(name string) (io.ReadCloser, error) {
-	u, err := w.union()
+	v, err := w.look()
 	if err != nil {
 		return nil, err
 	}
-	return u.Open(name)
+	defer w.done(v)
+	return v.Open(name)
 }
 
 // directory makes a new directory for the stack, whose root has the metadata
@@ -123,8 +160,12 @@ func (w *overlayWorkspace) directory(name string) (string, error) {
 	if err := os.Mkdir(path, 0o755); err != nil {
 		return "", err
 	}
-	top, err := w.Lstat(".")
+	below, err := rootfs.OpenDir(w.lowers[len(w.lowers)-1], w.isolation.ids.dirOptions())
 	if err != nil {
+		return "", err
+	}
+	top, err := below.Lstat(".")
+	if err := errors.Join(err, below.Close()); err != nil {
 		return "", err
 	}
 	root, err := rootfs.OpenRoot(path, w.isolation.ids.rootOptions())
@@ -186,13 +227,7 @@ func (w *overlayWorkspace) Changes(ctx context.Context) iter.Seq2[snapshot.Chang
 	if len(fresh) == 0 {
 		return func(func(snapshot.Change, error) bool) {}
 	}
-	// Later runs add to the tree; the changes are those up to now.
-	now, err := w.union()
 	return func(yield func(snapshot.Change, error) bool) {
-		if err != nil {
-			yield(snapshot.Change{}, err)
-			return
-		}
 		lower, err := rootfs.OpenUnion(below, options)
 		if err != nil {
 			yield(snapshot.Change{}, err)
@@ -205,6 +240,13 @@ func (w *overlayWorkspace) Changes(ctx context.Context) iter.Seq2[snapshot.Chang
 				UserXattr: w.isolation.ids.user, Overrides: w.isolation.ids.user,
 			})
 		} else {
+			now, err := rootfs.OpenUnion(slices.Concat(below, fresh), options)
+			if err != nil {
+				yield(snapshot.Change{}, err)
+				return
+			}
+			// The changes read from it until the workspace is closed.
+			w.keep(now)
 			changes = snapshot.Diff(ctx, lower, now)
 		}
 		for c, err := range changes {
@@ -215,15 +257,22 @@ func (w *overlayWorkspace) Changes(ctx context.Context) iter.Seq2[snapshot.Chang
 	}
 }
 
+// keep has a union closed with the workspace.
+func (w *overlayWorkspace) keep(u *rootfs.Union) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.kept = append(w.kept, u)
+}
+
 // Close implements run.Workspace. Stages that continue this one are closed
 // first.
 func (w *overlayWorkspace) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var errs []error
-	for _, u := range w.unions {
+	errs := []error{w.retire()}
+	for _, u := range w.kept {
 		errs = append(errs, u.Close())
 	}
-	w.unions, w.depth = nil, 0
+	w.kept = nil
 	return errors.Join(append(errs, os.RemoveAll(w.dir))...)
 }
