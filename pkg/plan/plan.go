@@ -33,7 +33,8 @@ import (
 // Options are what a build is asked for. The zero value builds the last stage
 // for the platform of this machine.
 type Options struct {
-	// Target is the name of the stage to build, case-insensitive; "" is the last.
+	// Target is the stage to build, by name, case-insensitive, or by index,
+	// counted from 0; "" is the last.
 	Target string
 	// BuildArgs are values for ARG, global ones and predefined ones included.
 	// The map is not changed.

@@ -155,6 +155,10 @@ func (p *Plan) setTarget(name string) error {
 		p.Target = s
 		return nil
 	}
+	if index, err := strconv.Atoi(name); err == nil && index >= 0 && index < len(p.all) {
+		p.Target = p.all[index]
+		return nil
+	}
 	d := p.file.At(nil, "", "target stage %q could not be found", name)
 	d.Suggestion, _ = suggest.Search(name, p.stageNames(), true)
 	return d
