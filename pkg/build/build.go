@@ -84,21 +84,16 @@ func newBuilder(ctx context.Context, o Options) (_ *builder, err error) {
 	if b.options.Jobs <= 0 {
 		b.options.Jobs = runtime.GOMAXPROCS(0)
 	}
-	if b.platform, err = parsePlatform(o.Platform); err != nil {
-		return nil, err
-	}
-	if b.secrets, err = secretValues(o.Secrets); err != nil {
-		return nil, err
-	}
-	if b.sockets, err = sshSockets(o.SSH); err != nil {
-		return nil, err
-	}
-	if err := checkOutputs(o); err != nil {
-		return nil, err
+	if err := b.readOptions(); err != nil {
+		return nil, &OptionError{err}
 	}
 	// The client reads credentials now: a build in place may take the file away.
-	if b.client, err = registry.New(o.Registry); err != nil {
-		return nil, err
+	access := o.Registry
+	if access.Log == nil {
+		access.Log = func(text string) { b.sink.message("warning", text) }
+	}
+	if b.client, err = registry.New(access); err != nil {
+		return nil, &OptionError{err}
 	}
 	root := o.WorkDir
 	if root == "" {
@@ -119,6 +114,21 @@ func newBuilder(ctx context.Context, o Options) (_ *builder, err error) {
 	b.mounts = cache.NewMounts(filepath.Join(caches, "mounts"))
 	b.images = newImages(b.client, b.work, b.sink)
 	return b, nil
+}
+
+// readOptions finds options that no build could honour.
+func (b *builder) readOptions() (err error) {
+	o := b.options
+	if b.platform, err = parsePlatform(o.Platform); err != nil {
+		return err
+	}
+	if b.secrets, err = secretValues(o.Secrets); err != nil {
+		return err
+	}
+	if b.sockets, err = sshSockets(o.SSH); err != nil {
+		return err
+	}
+	return checkOutputs(o)
 }
 
 // close removes everything that is not a result. It is safe at any point.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"golang.org/x/sys/unix"
 
 	"github.com/cooper-build/cooper/pkg/plan"
@@ -19,12 +20,23 @@ import (
 // checkOutputs finds contradictions among the outputs, and outputs that could
 // not be written, before anything is done.
 func checkOutputs(o Options) error {
+	for _, destination := range o.Destinations {
+		if _, err := name.NewTag(destination); err != nil {
+			return fmt.Errorf("destination %q: %w", destination, err)
+		}
+	}
+	if err := o.Compression.Check(); err != nil {
+		return err
+	}
 	for flag, path := range map[string]string{
 		"tar": o.TarPath, "OCI tar": o.OCITarPath, "OCI layout": o.OCILayoutPath,
 		"digest file": o.DigestFile, "image name file": o.ImageNameDigestFile, "image name and tag file": o.ImageNameTagDigestFile,
 	} {
 		if path == "" || strings.HasPrefix(path, "https://") {
 			continue
+		}
+		if info, err := os.Stat(path); err == nil && info.IsDir() != (path == o.OCILayoutPath) {
+			return fmt.Errorf("%s %s: %s", flag, path, map[bool]string{true: "it is a directory", false: "it is not a directory"}[info.IsDir()])
 		}
 		if err := writableDir(filepath.Dir(path)); err != nil {
 			return fmt.Errorf("%s %s: %w", flag, path, err)

@@ -89,6 +89,15 @@ type Options struct {
 	Events func(Event)
 }
 
+// OptionError says that Options contradict themselves, or name something that
+// can't be used or written to. Nothing was done.
+type OptionError struct{ Err error }
+
+func (e *OptionError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the reason.
+func (e *OptionError) Unwrap() error { return e.Err }
+
 // Secret is a value that RUN --mount=type=secret can show. Exactly one of File
 // and Env is set; the value is read when the build starts.
 type Secret struct {
