@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/cooper-build/cooper/pkg/build"
 	"github.com/cooper-build/cooper/pkg/dockerfile"
 	"github.com/cooper-build/cooper/pkg/run"
 )
@@ -41,10 +42,13 @@ func reportError(w io.Writer, color bool, err error) int {
 
 func exitCode(err error) int {
 	var exit *run.ExitError
+	var option *build.OptionError
 	var interrupted errInterrupted
 	switch {
 	case errors.As(err, &interrupted):
 		return exitInterrupted
+	case errors.As(err, &option):
+		return exitUsage
 	case errors.Is(err, run.ErrTimeout):
 		return exitTimeout
 	case errors.As(err, &exit) && exit.Code > 0 && exit.Code < 256:

@@ -53,16 +53,19 @@ func parseFlags(p process) (*settings, error) {
 	if all.NArg() > 0 {
 		return s, fmt.Errorf("unexpected argument %q", all.Arg(0))
 	}
+	if s.version {
+		return s, nil
+	}
 	return s, s.finish(p, all)
 }
 
 func (s *settings) inputFlags() *pflag.FlagSet {
 	o, f := &s.options, newSet()
-	f.StringVarP(&o.Context, "context", "c", "/workspace/", "build context: a directory, dir://DIR or tar://FILE (tar://stdin reads standard input)")
-	f.StringVar(&o.ContextSubPath, "context-sub-path", "", "directory inside the context that takes its place")
-	f.StringVarP(&o.Dockerfile, "dockerfile", "f", "Dockerfile", "Dockerfile, looked up in the current directory, then in the context; - reads standard input")
+	f.StringVarP(&o.Context, "context", "c", "/workspace/", "build `CONTEXT`: a directory, dir://DIR or tar://FILE (tar://stdin reads standard input)")
+	f.StringVar(&o.ContextSubPath, "context-sub-path", "", "`DIR` inside the context that takes its place")
+	f.StringVarP(&o.Dockerfile, "dockerfile", "f", "Dockerfile", "Dockerfile, a `FILE` looked up in the current directory, then in the context; - reads standard input")
 	f.StringArrayVar(&s.buildArgs, "build-arg", nil, "value of an ARG as `NAME=VALUE`; NAME alone takes it from the environment (repeatable)")
-	f.StringVar(&o.Target, "target", "", "stage to build, by name or index (default: the last)")
+	f.StringVar(&o.Target, "target", "", "`STAGE` to build, by name or index (default: the last)")
 	f.StringVar(&o.Platform, "custom-platform", "", "platform of the image as `OS/ARCH[/VARIANT]` (default: this machine's)")
 	f.StringArrayVar(&s.labels, "label", nil, "label for the image as `NAME=VALUE` (repeatable)")
 	f.StringArrayVar(&s.secrets, "secret", nil, "secret for RUN --mount=type=secret as `id=ID[,src=FILE|env=NAME]` (repeatable)")
@@ -80,23 +83,23 @@ func (s *settings) outputFlags() *pflag.FlagSet {
 	f.StringVar(&o.DigestFile, "digest-file", "", "write the image's digest to `FILE`")
 	f.StringVar(&o.ImageNameDigestFile, "image-name-with-digest-file", "", "write NAME@DIGEST of each destination to `FILE`")
 	f.StringVar(&o.ImageNameTagDigestFile, "image-name-tag-with-digest-file", "", "write NAME:TAG@DIGEST of each destination to `FILE`")
-	f.StringVar(&o.Format, "image-format", "oci", "media types of the manifest: oci or docker")
-	f.StringVar(&s.compression, "compression", "gzip", "compression of new layers: gzip, zstd or none")
-	f.IntVar(&s.compressionLevel, "compression-level", -1, "compression level, 1 to 9 for gzip and 1 to 22 for zstd (default: the algorithm's)")
+	f.StringVar(&o.Format, "image-format", "oci", "media types of the manifest, `oci|docker`")
+	f.StringVar(&s.compression, "compression", "gzip", "compression of new layers, `gzip|zstd|none`")
+	f.IntVar(&s.compressionLevel, "compression-level", 0, "compression `LEVEL`, 1 to 9 for gzip and 1 to 22 for zstd (default: the algorithm's)")
 	f.BoolVar(&o.SkipPushCheck, "skip-push-permission-check", false, "do not check before the build that the destinations accept a push")
 	return f
 }
 
 func (s *settings) runFlags() *pflag.FlagSet {
 	o, f := &s.options, newSet()
-	f.StringVar(&o.Isolation, "isolation", "auto", "how RUN works: auto, namespace, or inplace (in an unprivileged container)")
+	f.StringVar(&o.Isolation, "isolation", "auto", "how RUN works, `auto|namespace|inplace`; inplace is for unprivileged containers")
 	f.BoolVar(&o.Force, "force", false, "let --isolation inplace replace the root file system outside a container")
-	f.DurationVar(&o.RunTimeout, "run-timeout", 0, "end a RUN that takes longer, such as 30m")
+	f.DurationVar(&o.RunTimeout, "run-timeout", 0, "end a RUN after `TIME`, such as 30m")
 	f.StringArrayVar(&s.hosts, "add-host", nil, "line for /etc/hosts of RUN as `NAME:IP` (repeatable)")
 	f.BoolVar(&o.AllowInsecure, "allow-insecure", false, "permit RUN --security=insecure")
-	f.IntVar(&o.Jobs, "jobs", 0, "stages built at the same time (default: the number of CPUs)")
+	f.IntVar(&o.Jobs, "jobs", 0, "`N` stages are built at the same time (default: the number of CPUs)")
 	f.StringVar(&o.CacheDir, "cache-dir", "", "keep unpacked base layers and RUN cache mounts in `DIR` for later builds")
-	f.StringVar(&o.WorkDir, "kaniko-dir", "", "where the build keeps its own files while it runs, `DIR`")
+	f.StringVar(&o.WorkDir, "kaniko-dir", "", "keep the build's own files in `DIR` while it runs")
 	return f
 }
 
@@ -106,22 +109,22 @@ func (s *settings) registryFlags() *pflag.FlagSet {
 	f.BoolVar(&r.InsecurePull, "insecure-pull", false, "pull over plain HTTP")
 	f.BoolVar(&r.SkipTLSVerify, "skip-tls-verify", false, "push without verifying certificates")
 	f.BoolVar(&r.SkipTLSVerifyPull, "skip-tls-verify-pull", false, "pull without verifying certificates")
-	f.StringArrayVar(&r.InsecureRegistries, "insecure-registry", nil, "registry to reach over plain HTTP, push and pull (repeatable)")
-	f.StringArrayVar(&r.SkipTLSVerifyRegistries, "skip-tls-verify-registry", nil, "registry whose certificate is not verified (repeatable)")
+	f.StringArrayVar(&r.InsecureRegistries, "insecure-registry", nil, "`HOST` of a registry to reach over plain HTTP, push and pull (repeatable)")
+	f.StringArrayVar(&r.SkipTLSVerifyRegistries, "skip-tls-verify-registry", nil, "`HOST` of a registry whose certificate is not verified (repeatable)")
 	f.StringArrayVar(&s.certificates, "registry-certificate", nil, "further certificate authority as `HOST=FILE` (repeatable)")
 	f.StringArrayVar(&s.clients, "registry-client-cert", nil, "client certificate as `HOST=CERT,KEY` (repeatable)")
 	f.StringArrayVar(&s.mirrors, "registry-mirror", nil, "mirror of Docker Hub, `HOST[/PREFIX]` (repeatable)")
-	f.StringArrayVar(&s.maps, "registry-map", nil, "pull from elsewhere, as `HOST=HOST[/PREFIX][;HOST=…]` (repeatable)")
+	f.StringArrayVar(&s.maps, "registry-map", nil, "pull from elsewhere, as `HOST=HOST[/PREFIX][;HOST=...]` (repeatable)")
 	f.BoolVar(&r.SkipDefaultFallback, "skip-default-registry-fallback", false, "do not try the original registry after its mirrors")
-	f.IntVar(&r.PullRetries, "image-download-retry", 0, "further tries of a failed pull (default: 3)")
-	f.IntVar(&r.PushRetries, "push-retry", 0, "further tries of a failed push (default: 3)")
+	f.IntVar(&r.PullRetries, "image-download-retry", 0, "`N` further tries of a failed pull (default: 3)")
+	f.IntVar(&r.PushRetries, "push-retry", 0, "`N` further tries of a failed push (default: 3)")
 	return f
 }
 
 func (s *settings) generalFlags() *pflag.FlagSet {
 	f := newSet()
-	f.StringVarP(&s.verbosity, "verbosity", "v", "info", "what is shown: error, warn, info, debug")
-	f.StringVar(&s.logFormat, "log-format", "color", "how it is shown: color, text, or json (one object a line)")
+	f.StringVarP(&s.verbosity, "verbosity", "v", "info", "what is shown, `error|warn|info|debug`")
+	f.StringVar(&s.logFormat, "log-format", "color", "how it is shown, `color|text|json`; json is one object a line")
 	f.BoolVar(&s.logTimestamp, "log-timestamp", false, "put the time of day before each line")
 	f.BoolVar(&s.version, "version", false, "show the version and end")
 	skip := true

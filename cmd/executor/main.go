@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/cooper-build/cooper/pkg/build"
 	"github.com/cooper-build/cooper/pkg/run"
@@ -79,9 +80,9 @@ func execute(p process) int {
 }
 
 // errInterrupted is the cause of a context that a signal ended.
-type errInterrupted struct{ signal os.Signal }
+type errInterrupted struct{ signal syscall.Signal }
 
-func (e errInterrupted) Error() string { return "interrupted by " + e.signal.String() }
+func (e errInterrupted) Error() string { return "interrupted by " + unix.SignalName(e.signal) }
 
 // interruption puts the signal in the place of the errors that follow from it:
 // whatever a build says that was told to end, it ended because of that.
@@ -104,7 +105,9 @@ func interruptible(parent context.Context) (context.Context, func()) {
 	go func() {
 		select {
 		case s := <-signals:
-			cancel(errInterrupted{s})
+			if s, ok := s.(syscall.Signal); ok {
+				cancel(errInterrupted{s})
+			}
 		case <-done:
 			return
 		}

@@ -45,7 +45,7 @@ func count(n int, noun string) string {
 
 // shortDigest is enough of a digest to tell layers apart.
 func shortDigest(digest string) string {
-	if algorithm, hex, ok := strings.Cut(digest, ":"); ok && len(hex) > 12 {
+	if algorithm, hex, ok := strings.Cut(digest, ":"); ok && (algorithm == "sha256" || algorithm == "sha512") && len(hex) > 12 {
 		return algorithm + ":" + hex[:12]
 	}
 	return digest
