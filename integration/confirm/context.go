@@ -60,6 +60,9 @@ func (w *contextWriter) file(name, data string) error {
 
 func (w *contextWriter) step(name string, a []string) error {
 	p := w.path(a[0])
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		return err
+	}
 	switch name {
 	case "mode":
 		m, err := strconv.ParseUint(a[1], 8, 32)
@@ -76,9 +79,6 @@ func (w *contextWriter) step(name string, a []string) error {
 	case "dir":
 		return os.MkdirAll(p, 0o755)
 	case "link":
-		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-			return err
-		}
 		return os.Symlink(a[1], p)
 	case "hardlink":
 		return os.Link(w.path(a[1]), p)
