@@ -12,11 +12,28 @@
 // [Enter], called early in main, starts the program again inside one. With
 // newuidmap and a range in /etc/subuid the namespace has as many ids as an
 // image needs. Without, it has a single one: files of the image keep their
-// owners in the layers, by an extended attribute, but RUN can't change owners,
-// and a file that RUN makes belongs to root.
+// owners in the layers, by an extended attribute, but RUN can't change owners
+// or run as another user than root, and a file that RUN makes belongs to root.
+// Root of a container that lacks CAP_SYS_ADMIN keeps its ids; that takes
+// CAP_SETFCAP, which some engines don't give.
 //
-// Commands have the capabilities of an ordinary container. There is no seccomp
-// filter around them.
+// # What a command finds
+//
+// Its tree, made of the image alone; a /dev with the usual devices; a /proc of
+// its own, or the builder's where a container hides parts of /proc and the
+// kernel refuses another; /sys and the control groups read-only; /etc/hosts,
+// /etc/resolv.conf and the RUN's mounts. Nothing of these is in a layer, apart
+// from the directories /dev, /proc and /sys where the image had none.
+//
+// The first process of its namespace is a child of the builder, which reaps and
+// ends everything when the command has ended. A command has the capabilities of
+// an ordinary container, and with --security=insecure all that the builder has.
+// There is no seccomp filter around it. The network is the builder's, unless it
+// is to have none.
+//
+// A bind mount shows another stage's files where they are. Other sources are
+// copied to the disk once for all commands, because a build context has files
+// that are hidden and belong to somebody else on the disk.
 package namespace
 
 import (

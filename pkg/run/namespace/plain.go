@@ -9,10 +9,13 @@ import (
 	"os"
 	"path/filepath"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/cooper-build/cooper/pkg/layers"
 	"github.com/cooper-build/cooper/pkg/rootfs"
 	"github.com/cooper-build/cooper/pkg/run"
 	"github.com/cooper-build/cooper/pkg/run/child"
+	"github.com/cooper-build/cooper/pkg/run/origin"
 	"github.com/cooper-build/cooper/pkg/snapshot"
 )
 
@@ -23,11 +26,13 @@ type plainWorkspace struct {
 	name, dir string
 	tree      string
 	reader    *rootfs.Dir
+	origin    *origin.Origin
 	// baseline is the tree before the next run; nil until the first one.
 	baseline *snapshot.Baseline
 }
 
-// openPlain unpacks layers, or copies the parent's tree, into one directory.
+// openPlain unpacks layers, or takes or copies the parent's tree, into one
+// directory.
 func (i *Isolation) openPlain(ctx context.Context, stage run.Stage, dir string) (_ run.Workspace, err error) {
 	w := &plainWorkspace{isolation: i, name: stage.Name, dir: dir, tree: filepath.Join(dir, "tree")}
 	defer func() {
@@ -35,27 +40,50 @@ func (i *Isolation) openPlain(ctx context.Context, stage run.Stage, dir string) 
 			err = errors.Join(fmt.Errorf("stage %s: %w", stage.Name, err), w.Close())
 		}
 	}()
-	if err := os.Mkdir(w.tree, 0o755); err != nil {
+	parent, ok := stage.Parent.(*plainWorkspace)
+	switch {
+	case stage.Parent == nil:
+		err = w.unpack(ctx, stage.Layers)
+	case !ok:
+		err = fmt.Errorf("its parent was built by something else: %T", stage.Parent)
+	case stage.LastUse:
+		err = os.Rename(parent.tree, w.tree)
+		w.origin, parent.origin = parent.origin, nil
+	default:
+		w.origin = origin.New(origin.Options{Parent: parent})
+		err = w.copy(ctx, parent)
+	}
+	if err != nil {
 		return nil, err
-	}
-	for _, l := range stage.Layers {
-		if err := i.unpackTo(ctx, l, w.tree, layers.UnpackOptions{}); err != nil {
-			return nil, err
-		}
-	}
-	if stage.Parent != nil {
-		root, err := rootfs.OpenRoot(w.tree, i.ids.rootOptions())
-		if err != nil {
-			return nil, err
-		}
-		if err := errors.Join(copyTree(ctx, root, ".", stage.Parent, "."), root.Close()); err != nil {
-			return nil, err
-		}
 	}
 	if w.reader, err = rootfs.OpenDir(w.tree, i.ids.dirOptions()); err != nil {
 		return nil, err
 	}
 	return w, nil
+}
+
+func (w *plainWorkspace) unpack(ctx context.Context, all []v1.Layer) error {
+	w.origin = origin.New(origin.Options{Layers: all, TempDir: w.dir})
+	if err := os.Mkdir(w.tree, 0o755); err != nil {
+		return err
+	}
+	for _, l := range all {
+		if err := w.isolation.unpackTo(ctx, l, w.tree, layers.UnpackOptions{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *plainWorkspace) copy(ctx context.Context, from rootfs.Reader) error {
+	if err := os.Mkdir(w.tree, 0o755); err != nil {
+		return err
+	}
+	root, err := rootfs.OpenRoot(w.tree, w.isolation.ids.rootOptions())
+	if err != nil {
+		return err
+	}
+	return errors.Join(copyTree(ctx, root, ".", from, "."), root.Close())
 }
 
 // Lstat implements rootfs.Reader.
@@ -83,7 +111,7 @@ func (w *plainWorkspace) Run(ctx context.Context, spec run.Spec) (err error) {
 }
 
 func (w *plainWorkspace) scanOptions() snapshot.ScanOptions {
-	return snapshot.ScanOptions{Overrides: w.isolation.ids.user}
+	return snapshot.ScanOptions{Overrides: w.isolation.ids.user, SameContent: w.origin.Same}
 }
 
 // Put implements run.Workspace.
@@ -95,6 +123,7 @@ func (w *plainWorkspace) Put(ctx context.Context, changes []snapshot.Change) err
 	if err := errors.Join(layers.Put(ctx, root, changes, layers.Plain), root.Close()); err != nil {
 		return err
 	}
+	w.origin.Put(changes)
 	if w.baseline == nil {
 		return nil
 	}
@@ -117,6 +146,7 @@ func (w *plainWorkspace) Changes(ctx context.Context) iter.Seq2[snapshot.Change,
 			return
 		}
 		w.baseline = next
+		w.origin.Changed(changes)
 		for _, c := range changes {
 			if !yield(c, nil) {
 				return
@@ -130,6 +160,9 @@ func (w *plainWorkspace) Close() error {
 	var err error
 	if w.reader != nil {
 		err = w.reader.Close()
+	}
+	if w.origin != nil {
+		err = errors.Join(err, w.origin.Close())
 	}
 	return errors.Join(err, os.RemoveAll(w.dir))
 }

@@ -27,6 +27,8 @@ type Options struct {
 	// OwnSystem: /dev, /proc and /sys are the container's own and part of no
 	// image, so that images without them don't get them from the first RUN.
 	OwnSystem bool
+	// WritableBinds: a read-only bind mount can't be kept from writing.
+	WritableBinds bool
 	// NoDevices: device nodes can't be made.
 	NoDevices bool
 }
@@ -49,6 +51,8 @@ func Exam(t *testing.T, make func(t *testing.T, dir string) run.Isolation, o Opt
 		{"users", testUsers},
 		{"changes", testChanges},
 		{"changes of several runs", testSeveralRuns},
+		{"touched files", testTouched},
+		{"last use of a parent", testLastUse},
 		{"deletes and replacements", testReplacements},
 		{"special files", testSpecialFiles},
 		{"put", testPut},
@@ -57,6 +61,9 @@ func Exam(t *testing.T, make func(t *testing.T, dir string) run.Isolation, o Opt
 		{"mounts", testMounts},
 		{"mounts leave nothing", testMountsLeaveNothing},
 		{"read-only bind", testReadOnlyBind},
+		{"bind from a stage", testBindFromStage},
+		{"nested mounts", testNestedMounts},
+		{"links in the way of mounts", testLinksInTheWay},
 		{"no network", testNoNetwork},
 		{"background process", testBackground},
 		{"timeout", testTimeout},
@@ -320,6 +327,33 @@ func testSeveralRuns(t *testing.T, b *bench) {
 	b.wantChanges()
 }
 
+// testTouched: what a command touches and leaves as it was is no change, as in
+// BuildKit, and what it writes is one even with the old size and time.
+func testTouched(t *testing.T, b *bench) {
+	b.mustRun(`chown 0:0 /old/file; chmod 644 /old/other; mv /old/tree/leaf /old/x && mv /old/x /old/tree/leaf
+		printf 'new\n' > /old/other; touch -d '2024-01-02 03:04:05' /old/other`)
+	got := b.changes(b.ws)
+	if slices.Contains(got, "+ old/file") {
+		t.Errorf("a file that was only touched is listed: %q", got)
+	}
+	if !slices.Contains(got, "+ old/other") {
+		t.Errorf("a file with other bytes is not listed: %q", got)
+	}
+	for c, err := range b.ws.Changes(t.Context()) {
+		t.Errorf("a second time: %v, %v", c.Entry.Path, err)
+	}
+	b.wantOutput("cat /old/other", "new\n")
+}
+
+func testLastUse(t *testing.T, b *bench) {
+	b.mustRun("echo parent > /parent; rm /old/file")
+	b.changes(b.ws)
+	b.ws = b.open(run.Stage{Name: "child", Parent: b.ws, LastUse: true})
+	b.wantOutput("cat /parent; ls /old/file 2>/dev/null || echo gone", "parent\ngone\n")
+	b.mustRun("echo child > /child; rm /parent")
+	b.wantChanges("+ child", "- parent")
+}
+
 func testReplacements(t *testing.T, b *bench) {
 	b.mustRun(`rm -r /old/tree && echo file > /old/tree
 		rm /old/file && mkdir /old/file && echo in > /old/file/in
@@ -484,6 +518,75 @@ func testReadOnlyBind(t *testing.T, b *bench) {
 	defer f.Close()
 	if got, err := io.ReadAll(f); err != nil || string(got) != "a\n" {
 		t.Errorf("the source now holds %q, %v", got, err)
+	}
+	b.wantChanges()
+}
+
+// testBindFromStage: a finished stage is shown as it is, and stays so.
+func testBindFromStage(t *testing.T, b *bench) {
+	b.mustRun("mkdir /out; echo built > /out/file; rm /old/file; chmod 750 /out")
+	b.changes(b.ws)
+	finished := b.ws
+	b.ws = b.open(run.Stage{Name: "user", Parent: finished})
+	for _, c := range []struct {
+		source   string
+		readOnly bool
+		script   string
+		want     string
+	}{
+		{"out", true, "cat /m/file; stat -c %a /m; echo x 2>/dev/null > /m/new || echo refused", "built\n750\nrefused\n"},
+		{"out", false, "cat /m/file; echo changed > /m/file; echo new > /m/new; cat /m/file /m/new", "built\nchanged\nnew\n"},
+		{"out/file", false, "cat /m; echo changed > /m; cat /m", "built\nchanged\n"},
+		{"old", true, "ls /m", "other\ntree\n"},
+		{"out", true, "ls /m; cat /m/file", "file\nbuilt\n"},
+	} {
+		if b.options.WritableBinds && c.readOnly {
+			c.script, _, _ = strings.Cut(c.script, "; echo x")
+			c.want = strings.TrimSuffix(c.want, "refused\n")
+		}
+		spec := shell(c.script)
+		spec.Mounts = []run.Mount{{Type: run.Bind, Target: "/m", Source: finished, SourcePath: c.source, ReadOnly: c.readOnly}}
+		if out, err := b.run(spec); err != nil || out != c.want {
+			t.Errorf("%s gives %q, %v; want %q", c.script, out, err, c.want)
+		}
+	}
+	b.wantChanges()
+}
+
+// testNestedMounts: a mount lies in another one, in whatever order they are given.
+func testNestedMounts(t *testing.T, b *bench) {
+	cache := filepath.Join(b.dir, "nested")
+	if err := os.Mkdir(cache, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	spec := shell("cat /outer/deep/secret; echo kept > /outer/cache/kept; ls /outer")
+	spec.Mounts = []run.Mount{
+		{Type: run.Secret, Target: "/outer/deep/secret", Data: []byte("s\n"), Mode: 0o400},
+		{Type: run.Cache, Target: "/outer/cache", HostPath: cache},
+		{Type: run.Tmpfs, Target: "/outer"},
+	}
+	if out, err := b.run(spec); err != nil || out != "s\ncache\ndeep\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+	if text, err := os.ReadFile(filepath.Join(cache, "kept")); err != nil || string(text) != "kept\n" {
+		t.Errorf("the cache holds %q, %v", text, err)
+	}
+	b.wantChanges()
+}
+
+// testLinksInTheWay: links lead mounts to files of the image, never out of it.
+func testLinksInTheWay(t *testing.T, b *bench) {
+	b.mustRun(`mkdir -p /real; ln -s /real /link; ln -s ../../../../../../tmp/none/such /dangling
+		ln -s /etc/elsewhere /etc/mtab`)
+	b.changes(b.ws)
+	spec := shell("cat /real/secret /tmp/none/such/a /etc/mtab")
+	spec.Mounts = []run.Mount{
+		{Type: run.Secret, Target: "/link/secret", Data: []byte("1\n"), Mode: 0o400},
+		{Type: run.Secret, Target: "/dangling/a", Data: []byte("2\n"), Mode: 0o400},
+		{Type: run.Secret, Target: "/etc/mtab", Data: []byte("3\n"), Mode: 0o400},
+	}
+	if out, err := b.run(spec); err != nil || out != "1\n2\n3\n" {
+		t.Errorf("got %q, %v", out, err)
 	}
 	b.wantChanges()
 }
