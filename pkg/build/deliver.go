@@ -32,13 +32,13 @@ func (b *builder) assemble() (v1.Image, []bool, error) {
 		base = &img.config
 		for _, l := range img.layers {
 			all, isBase = append(all, l.current()), append(isBase, true)
-			infos = append(infos, image.LayerInfo{})
+			infos = append(infos, image.LayerInfo{Description: "pulled from " + img.name + "@" + img.digest})
 		}
 	}
 	for _, st := range stages {
 		for _, m := range st.made {
 			all, isBase = append(all, m.layer), append(isBase, false)
-			infos = append(infos, image.LayerInfo{Created: &m.at})
+			infos = append(infos, image.LayerInfo{Created: &m.at, Description: m.description})
 		}
 	}
 	for i, l := range all {

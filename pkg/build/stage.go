@@ -38,6 +38,8 @@ type stage struct {
 	puts [][]snapshot.Change
 	ws   run.Workspace
 	made []*madeLayer
+	// making describes the step at work.
+	making string
 	// reading guards the index of a stage that others read once it is built.
 	reading sync.Mutex
 }
@@ -48,6 +50,8 @@ type madeLayer struct {
 	layer v1.Layer
 	// at is when the step that made it had ended.
 	at time.Time
+	// description is for a history that has no entry for the layer.
+	description string
 }
 
 // build executes all steps.
@@ -114,6 +118,7 @@ func (s *stage) begin(ctx context.Context) (err error) {
 // step executes one step and reports it.
 func (s *stage) step(ctx context.Context, step *plan.Step, makers *makers) (err error) {
 	id := stepID(s.plan, step)
+	s.making = s.vertex(step)
 	s.b.sink.emit(StepStarted{Step: id, Text: step.Text})
 	start := time.Now()
 	defer func() { s.b.sink.emit(StepDone{Step: id, Duration: time.Since(start), Err: err}) }()
@@ -181,7 +186,7 @@ func (s *stage) snapshot(ctx context.Context, id StepID, makers *makers) error {
 // layer writes changes as a layer: behind the following steps where the bytes
 // stay what they are, else at once.
 func (s *stage) layer(id StepID, changes []snapshot.Change, stable bool, makers *makers) error {
-	made := &madeLayer{at: s.b.now()}
+	made := &madeLayer{at: s.b.now(), description: s.making}
 	s.made = append(s.made, made)
 	dir, err := s.b.work.sub("blobs")
 	if err != nil {
