@@ -37,7 +37,8 @@ func BuildKit(ctx context.Context, m *machine.Machine, c *Case) (*Outcome, error
 	if err != nil {
 		return nil, err
 	}
-	return build(ctx, m, c, func(s *scene, out string) (string, error) {
+	// BuildKit takes WORKDIR and heredocs from earlier builds, whatever it is told.
+	return build(ctx, m, c, b.Started, func(s *scene, out string) (string, error) {
 		r := machine.Request{
 			Context: s.context, Dockerfile: filepath.Join(s.context, c.Dockerfile), Target: c.Target, BuildArgs: c.BuildArgs,
 			Output: "type=docker,name=confirm.test/case,dest=" + out,
@@ -62,7 +63,7 @@ func Cooper(ctx context.Context, m *machine.Machine, c *Case, isolation string) 
 	if err != nil {
 		return nil, err
 	}
-	return build(ctx, m, c, func(s *scene, out string) (string, error) {
+	return build(ctx, m, c, time.Now(), func(s *scene, out string) (string, error) {
 		if isolation == "rootless" {
 			if err := giveAway(s.dir); err != nil {
 				return "", err
@@ -179,8 +180,9 @@ func giveAway(dir string) error {
 	})
 }
 
-// build sets the scene, lets run build the case into an archive, and looks at it.
-func build(ctx context.Context, m *machine.Machine, c *Case, run func(s *scene, out string) (string, error)) (*Outcome, error) {
+// build sets the scene, lets run build the case into an archive, and looks at
+// it. No part of the result is older than since, unless it was given.
+func build(ctx context.Context, m *machine.Machine, c *Case, since time.Time, run func(s *scene, out string) (string, error)) (*Outcome, error) {
 	reg, err := m.Registry(ctx)
 	if err != nil {
 		return nil, err
@@ -203,10 +205,11 @@ func build(ctx context.Context, m *machine.Machine, c *Case, run func(s *scene, 
 	}
 	defer s.close()
 	out := filepath.Join(dir, "out.tar")
-	built := Moment{Begin: time.Now()}
+	built := Moment{Begin: since}
+	begin := time.Now()
 	log, err := run(s, out)
 	built.End = time.Now()
-	o := &Outcome{Log: log, Err: err, Took: built.End.Sub(built.Begin)}
+	o := &Outcome{Log: log, Err: err, Took: built.End.Sub(begin)}
 	if err != nil {
 		var exit *exec.ExitError
 		if ctx.Err() != nil || !errors.As(err, &exit) {

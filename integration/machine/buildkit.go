@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // BuildKit is a running buildkitd.
@@ -16,6 +17,8 @@ type BuildKit struct {
 	Address string
 	// PID is the process id of buildkitd.
 	PID int
+	// Started is a time before all that it makes.
+	Started time.Time
 
 	buildctl string
 	dir      string
@@ -68,7 +71,7 @@ func (m *Machine) startBuildKit(ctx context.Context, name string) (*BuildKit, er
 		return nil, err
 	}
 	dir := filepath.Join(m.Dir, name)
-	b := &BuildKit{Address: "unix://" + dir + ".sock", buildctl: client, dir: dir}
+	b := &BuildKit{Address: "unix://" + dir + ".sock", Started: time.Now(), buildctl: client, dir: dir}
 	ready := func(ctx context.Context) error {
 		return exec.CommandContext(ctx, client, "--addr", b.Address, "debug", "workers").Run()
 	}
