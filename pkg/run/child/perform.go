@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -54,6 +55,13 @@ func perform(setup Setup) Outcome {
 		if err := shield(); err != nil {
 			return Outcome{Error: err.Error()}
 		}
+	}
+	if setup.Root != nil {
+		// Commands may send signals to process 1. The kernel keeps from it those
+		// that it does not handle, but the Go runtime handles most of them, by
+		// ending the process. Signals that are merely received don't reach what
+		// is executed, as ignored ones would.
+		signal.Notify(make(chan os.Signal, 1))
 	}
 	outcome := command(setup)
 	if setup.Root != nil {

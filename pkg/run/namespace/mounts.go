@@ -117,7 +117,13 @@ func (ms *mounts) bind(ctx context.Context, dir string, m *run.Mount, c *child.M
 		return i.materialise(ctx, dir, "source", m.Source, m.SourcePath)
 	}
 	c.Upper, c.Work = filepath.Join(dir, "upper"), filepath.Join(dir, "work")
-	return errors.Join(os.MkdirAll(c.Upper, 0o755), os.MkdirAll(c.Work, 0o755))
+	if err := errors.Join(os.MkdirAll(c.Upper, 0o755), os.MkdirAll(c.Work, 0o755)); err != nil {
+		return err
+	}
+	if ws, ok := m.Source.(*overlayWorkspace); ok {
+		return ws.asRoot(c.Upper)
+	}
+	return nil
 }
 
 // sources are copies of trees for bind mounts. A tree does not change while it

@@ -160,19 +160,24 @@ func (w *overlayWorkspace) directory(name string) (string, error) {
 	if err := os.Mkdir(path, 0o755); err != nil {
 		return "", err
 	}
+	return path, w.asRoot(path)
+}
+
+// asRoot gives a directory the metadata of the tree's root.
+func (w *overlayWorkspace) asRoot(path string) error {
 	below, err := rootfs.OpenDir(w.lowers[len(w.lowers)-1], w.isolation.ids.dirOptions())
 	if err != nil {
-		return "", err
+		return err
 	}
 	top, err := below.Lstat(".")
 	if err := errors.Join(err, below.Close()); err != nil {
-		return "", err
+		return err
 	}
 	root, err := rootfs.OpenRoot(path, w.isolation.ids.rootOptions())
 	if err != nil {
-		return "", err
+		return err
 	}
-	return path, errors.Join(root.SetMeta(top), root.Close())
+	return errors.Join(root.SetMeta(top), root.Close())
 }
 
 // Run implements run.Workspace.

@@ -256,3 +256,27 @@ func TestLookupAsUser(t *testing.T) {
 		t.Errorf("%v: %q", err, &out)
 	}
 }
+
+// TestDestructiveCommands: what commands do to their tree and their processes
+// stays there.
+func TestDestructiveCommands(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		i := isolation(t, namespace.Options{Plain: plain})
+		ws := open(t, i, run.Stage{Name: "destroyed", Layers: []v1.Layer{runtest.Busybox(t)}})
+		var out bytes.Buffer
+		spec := shell("for s in HUP INT TERM USR1 QUIT ABRT KILL; do kill -$s 1; done; sleep 0.2; echo alive")
+		spec.Stdout, spec.Stderr = &out, &out
+		if err := ws.Run(t.Context(), spec); err != nil || out.String() != "alive\n" {
+			t.Errorf("%v: %q", err, &out)
+		}
+		if err := ws.Run(t.Context(), shell("kill -9 -1; echo not reached")); exitCode(err) == -1 {
+			t.Errorf("killing everything gives %v", err)
+		}
+		if err := ws.Run(t.Context(), shell("rm -rf /* 2>/dev/null; :")); err != nil {
+			t.Error(err)
+		}
+		if got := list(t, ws); !strings.Contains(got, "- bin") || !strings.Contains(got, "- old") {
+			t.Errorf("changes %q", got)
+		}
+	}
+}
