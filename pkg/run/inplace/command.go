@@ -39,6 +39,7 @@ func (w *workspace) Run(ctx context.Context, spec run.Spec) (err error) {
 	if err := m.addHosts(spec.ExtraHosts); err != nil {
 		return err
 	}
+	w.untold = true
 	return w.execute(ctx, spec)
 }
 

@@ -148,8 +148,15 @@ func TestContainer(t *testing.T) {
 		name    string
 		options []string
 		script  string
+		// lossy: files with capabilities, and devices, don't come back as they were.
+		lossy bool
 	}{
 		{name: "exam", script: test("Exam")},
+		{name: "exam with the least capabilities", script: test("Exam"), options: []string{
+			"-e", "NO_DEVICES=1", "--cap-drop", "MKNOD", "--cap-drop", "SETFCAP", "--cap-drop", "SYS_CHROOT", "--cap-drop", "AUDIT_WRITE", "--cap-drop", "NET_RAW",
+		}, lossy: true},
+		{name: "exam with the build's files on a volume", script: test("Exam"), options: []string{"--tmpfs", "/volume:exec", "-e", "TMPDIR=/volume"}},
+		{name: "scratch", script: test("Scratch")},
 		{name: "stages", script: test("Stages")},
 		{name: "twenty stages", script: test("TwentyStages")},
 		{name: "failure", script: test("Failure")},
@@ -181,7 +188,11 @@ func TestContainer(t *testing.T) {
 			true`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			out, err := e.run(append([]string{"--tmpfs", "/out"}, c.options...), strings.Replace(whole(c.script), "manifest before\n", keeperAlive+"manifest before\n", 1))
+			script := c.script
+			if c.lossy {
+				script = "rm /own/null /own/deep/capable; manifest before\n" + script
+			}
+			out, err := e.run(append([]string{"--tmpfs", "/out"}, c.options...), strings.Replace(whole(script), "manifest before\n", keeperAlive+"manifest before\n", 1))
 			if err != nil || strings.Contains(out, "FAILED") {
 				t.Fatalf("%v\n%s", err, out)
 			}

@@ -139,8 +139,12 @@ func (i *Isolation) Open(ctx context.Context, stage run.Stage) (_ run.Workspace,
 	}
 	if parent != nil && stage.LastUse && parent == i.current && !parent.closed {
 		i.next++
-		i.current = parent.goOn(stage.Name, i.next)
-		return i.current, nil
+		next, err := parent.goOn(stage.Name, i.next)
+		if err != nil {
+			return nil, err
+		}
+		i.current = next
+		return next, nil
 	}
 	if err := i.vacate(ctx); err != nil {
 		return nil, err

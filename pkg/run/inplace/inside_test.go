@@ -50,7 +50,31 @@ func TestInsideExam(t *testing.T) {
 	inside(t)
 	runtest.Exam(t, func(_ *testing.T, dir string) run.Isolation {
 		return inplace.New(inplace.Options{Dir: dir, Warn: func(text string) { t.Log(text) }})
-	}, runtest.Options{})
+	}, runtest.Options{NoDevices: os.Getenv("NO_DEVICES") != ""})
+}
+
+func TestInsideScratch(t *testing.T) {
+	program, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t)
+	ws := b.open(run.Stage{Name: "scratch"})
+	entries, err := ws.ReadDir(".")
+	if err != nil || len(entries) != 0 {
+		t.Errorf("an empty stage holds %v, %v", entries, err)
+	}
+	e := rootfs.Entry{Path: "busybox", Mode: 0o755, Size: int64(len(program)), ModTime: time.Unix(1700000000, 0)}
+	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(program)), nil }
+	if err := b.ws.Put(t.Context(), []snapshot.Change{{Entry: e, Open: open}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.ws.Run(t.Context(), run.Spec{Args: []string{"/busybox", "touch", "/made"}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.changes(); got != "+made" {
+		t.Errorf("changes %q", got)
+	}
 }
 
 // TestInsideManifest lists all files of the container in /out/$MANIFEST.

@@ -57,6 +57,10 @@ func (i *Isolation) Probe(ctx context.Context) (run.Ability, error) {
 	if err := unix.Access("/proc/self/exe", unix.X_OK); err != nil {
 		return refuse("/proc is not mounted: %v", err)
 	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(i.root, &st); err == nil && st.Flags&unix.ST_RDONLY != 0 {
+		return refuse("the container's root is read-only")
+	}
 	ability := run.Ability{
 		OK:     true,
 		Reason: "root in a container (" + where + "), whose own files give way to the image's",

@@ -92,18 +92,45 @@ func (s *site) block(name string) error {
 	return nil
 }
 
-// vanish removes a special directory from the image, but for the files that
-// keep reports.
-func (s *site) vanish(name string, keep func(string) bool) error {
-	if err := keeper.ClearBelow(s.root, s.masks, name, keep); err != nil {
+// vanish removes a special directory from the image, but for the names of keep,
+// which has the directories above those as well; nil keeps none. Directories
+// that stay keep their times.
+func (s *site) vanish(name string, keep map[string]struct{}) error {
+	below := func(dir string) bool { return name == "." || dir == name || strings.HasPrefix(dir, name+"/") }
+	kept := func(n string) bool { _, ok := keep[n]; return ok }
+	d, err := s.root.Dir(rootfs.DirOptions{Skip: s.masks.Covers})
+	if err != nil {
 		return err
 	}
+	defer d.Close()
+	var stay []rootfs.Entry
+	note := func(dir string) {
+		if e, err := d.Lstat(dir); err == nil && e.IsDir() && below(dir) {
+			stay = append(stay, e)
+		}
+	}
+	for _, dir := range s.masks.Directories() {
+		note(dir)
+	}
+	for n := range keep {
+		if !s.masks.Above(n) {
+			note(n)
+		}
+	}
+	if err := keeper.ClearBelow(s.root, s.masks, name, kept); err != nil {
+		return err
+	}
+	for _, e := range stay {
+		if err := s.root.Chtimes(e.Path, e.ModTime); err != nil {
+			return err
+		}
+	}
 	for dir := range s.inImage {
-		if dir != "." && (dir == name || strings.HasPrefix(dir, name+"/")) && (keep == nil || !keep(dir)) {
+		if dir != "." && below(dir) && !kept(dir) {
 			delete(s.inImage, dir)
 		}
 	}
-	return s.shadow.RemoveChildren(name, keep)
+	return s.shadow.RemoveChildren(name, kept)
 }
 
 // describe gives a special directory its metadata.

@@ -60,14 +60,24 @@ func (i *Isolation) takeOver(ctx context.Context) (_ *takeover, err error) {
 		}
 	}
 	t.warnCredentials()
-	if err := t.holdSockets(); err != nil {
-		return nil, err
-	}
 	if t.file, err = keeper.TempFile(i.options.Dir); err != nil {
 		return nil, err
 	}
-	if err := keeper.Save(ctx, i.root, t.masks, t.file); err != nil {
+	lossy, first := recordsOverrides(), ""
+	each := func(e rootfs.Entry) {
+		if e.Kind == rootfs.Socket {
+			t.holdSocket(filepath.Join(i.root, e.Path))
+		}
+		device := e.Kind == rootfs.CharDevice || e.Kind == rootfs.BlockDevice
+		if lossy && first == "" && (device || e.Xattrs[rootfs.XattrCapability] != "") {
+			first = e.Path
+		}
+	}
+	if err := keeper.Save(ctx, i.root, t.masks, t.file, each); err != nil {
 		return nil, err
+	}
+	if first != "" {
+		t.warn(fmt.Sprintf("/%s of this container will not be quite the same after the build: making devices or file capabilities is not allowed here", first))
 	}
 	if t.before, err = hideProcess(i.options.Dir); err != nil {
 		return nil, err
@@ -164,32 +174,12 @@ func (t *takeover) warnCredentials() {
 	}
 }
 
-// holdSockets opens the sockets among the files that will be removed: an SSH
-// agent may listen on one.
-func (t *takeover) holdSockets() error {
-	d, err := rootfs.OpenDir(t.root, rootfs.DirOptions{Skip: t.masks.Covers})
-	if err != nil {
-		return err
+// holdSocket opens a socket that will be removed: an SSH agent may listen on it.
+func (t *takeover) holdSocket(p string) {
+	fd, err := unix.Open(p, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == nil {
+		t.sockets[p] = os.NewFile(uintptr(fd), p)
 	}
-	defer d.Close()
-	// Sockets are made where programs may write at run time.
-	for _, dir := range []string{"run", "var/run", "tmp", "var/tmp", "root", "home"} {
-		err := rootfs.Walk(d, dir, func(e rootfs.Entry) error {
-			if e.Kind != rootfs.Socket {
-				return nil
-			}
-			p := filepath.Join(t.root, e.Path)
-			fd, err := unix.Open(p, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-			if err == nil {
-				t.sockets[p] = os.NewFile(uintptr(fd), p)
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
 }
 
 // socket is the path by which a socket can be connected to that may be one of

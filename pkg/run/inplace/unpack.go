@@ -195,12 +195,13 @@ func (d *divider) finish() error {
 		}
 	}
 	for _, name := range d.emptied {
-		if err := s.vanish(name, func(n string) bool { return n == name || d.has(n) }); err != nil {
+		d.add(name) // the directory itself stays
+		if err := s.vanish(name, d.own); err != nil {
 			return err
 		}
 	}
 	for _, name := range d.removed {
-		if err := s.vanish(name, d.has); err != nil {
+		if err := s.vanish(name, d.own); err != nil {
 			return err
 		}
 	}

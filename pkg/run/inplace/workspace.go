@@ -24,7 +24,9 @@ type workspace struct {
 	origin    *origin
 	// baseline is the tree before the next run; nil until the first one.
 	baseline *snapshot.Baseline
-	closed   bool
+	// untold: a command has run since Changes was last asked for.
+	untold bool
+	closed bool
 
 	// mu guards the following, which readers of the finished stage share with
 	// the one that moves it. site is nil once the tree is aside, and aside is
@@ -121,7 +123,7 @@ func (w *workspace) Changes(ctx context.Context) iter.Seq2[snapshot.Change, erro
 			yield(snapshot.Change{}, err)
 			return
 		}
-		w.baseline = next
+		w.baseline, w.untold = next, false
 		for i := range changes {
 			c := &changes[i]
 			name := c.Entry.Path
@@ -161,16 +163,25 @@ func (w *workspace) moveAside(ctx context.Context, dir string) (err error) {
 // goOn makes the tree that of another stage. What was changed so far is none of
 // that stage's, told or not, so it begins with a baseline of its own. The
 // isolation is locked.
-func (w *workspace) goOn(name string, number int) *workspace {
+func (w *workspace) goOn(name string, number int) (*workspace, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	next := &workspace{
 		isolation: w.isolation, name: name, number: number,
 		origin: w.origin, site: w.site, view: w.view,
 	}
-	w.origin, w.baseline, w.site, w.view = &origin{}, nil, nil, nil
+	if w.untold {
+		// It is not known which files still have their bytes from there.
+		next.origin = &origin{failed: errUnknown}
+		w.baseline, w.site, w.view = nil, nil, nil
+	} else {
+		w.origin, w.baseline, w.site, w.view = &origin{}, nil, nil, nil
+	}
 	w.closed = true
-	return next
+	if err := w.origin.close(); err != nil {
+		return nil, err
+	}
+	return next, nil
 }
 
 // discard gives up the tree. Files in root are removed when something else

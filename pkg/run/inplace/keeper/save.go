@@ -42,8 +42,8 @@ func TempFile(dir string) (*os.File, error) {
 
 // Save writes all files below the directory root to file, but for the masked
 // ones: names, bytes, types, modes, owners, times of modification, hard links,
-// extended attributes.
-func Save(ctx context.Context, root string, masks Masks, file *os.File) error {
+// extended attributes. each, if not nil, sees every file.
+func Save(ctx context.Context, root string, masks Masks, file *os.File, each func(rootfs.Entry)) error {
 	d, err := rootfs.OpenDir(root, rootfs.DirOptions{AllXattrs: true, Skip: masks.Covers})
 	if err != nil {
 		return err
@@ -54,6 +54,9 @@ func Save(ctx context.Context, root string, masks Masks, file *os.File) error {
 	err = rootfs.Walk(d, ".", func(e rootfs.Entry) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if each != nil {
+			each(e)
 		}
 		return s.entry(e)
 	})
