@@ -160,15 +160,25 @@ func cmdClean(ts *testscript.TestScript, neg bool, args []string) {
 // leftovers lists what builds have left below a directory and their working
 // directory.
 func leftovers(root, work string) []string {
-	var left []string
-	builds, _ := filepath.Glob(filepath.Join(work, "build-*"))
-	left = append(left, builds...)
+	left := append(leftBuilds(work), leftMounts(root)...)
 	_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && (strings.HasPrefix(d.Name(), ".cooper-") || strings.HasPrefix(d.Name(), ".fetch-")) {
 			left = append(left, path)
 		}
 		return nil
 	})
+	return left
+}
+
+// leftBuilds are directories of builds in their working directory.
+func leftBuilds(work string) []string {
+	builds, _ := filepath.Glob(filepath.Join(work, "build-*"))
+	return builds
+}
+
+// leftMounts are mounts at or from places below a directory.
+func leftMounts(root string) []string {
+	var left []string
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(mounts)) {
 		if strings.Contains(line, root) {
