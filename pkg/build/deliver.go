@@ -30,9 +30,10 @@ func (b *builder) assemble() (v1.Image, []bool, error) {
 	}
 	if img := stages[0].image; img != nil {
 		base = &img.config
+		pulled := b.now()
 		for _, l := range img.layers {
 			all, isBase = append(all, l.current()), append(isBase, true)
-			infos = append(infos, image.LayerInfo{Description: "pulled from " + img.name + "@" + img.digest})
+			infos = append(infos, image.LayerInfo{Created: &pulled, Description: "pulled from " + img.name + "@" + img.digest})
 		}
 	}
 	for _, st := range stages {
