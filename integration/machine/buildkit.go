@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -23,6 +24,8 @@ type BuildKit struct {
 	buildctl string
 	dir      string
 	process  *process
+	// fresh is held by builds that send their context anew.
+	fresh sync.Mutex
 }
 
 // BuildKit starts buildkitd with the registry as its mirror of Docker Hub.
@@ -115,8 +118,10 @@ func (b *BuildKit) Build(ctx context.Context, r Request) (output string, err err
 		"--opt", "force-network-mode=host", "--allow", "network.host", "--output", r.Output}
 	if !r.UseCache {
 		args = append(args, "--no-cache")
-		// What an earlier build has sent of a context of the same name would be
+		// What another build has sent of a context of the same name would be
 		// updated, and a directory's time lost where its files differ.
+		b.fresh.Lock()
+		defer b.fresh.Unlock()
 		prune := exec.CommandContext(ctx, b.buildctl, "--addr", b.Address, "prune", "--filter", "type==source.local")
 		if out, err := prune.CombinedOutput(); err != nil {
 			return string(out), fmt.Errorf("buildctl prune: %w", err)
