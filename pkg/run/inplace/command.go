@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,9 +32,14 @@ func (w *workspace) Run(ctx context.Context, spec run.Spec) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.removeAll()) }()
-	for n := range spec.Mounts {
-		if err := m.place(&spec.Mounts[n]); err != nil {
-			return fmt.Errorf("mount %s: %w", spec.Mounts[n].Target, err)
+	// One that lies in another comes after it, in whatever order they were given.
+	mounts := slices.Clone(spec.Mounts)
+	slices.SortStableFunc(mounts, func(a, b run.Mount) int {
+		return strings.Count(a.Target, "/") - strings.Count(b.Target, "/")
+	})
+	for n := range mounts {
+		if err := m.place(&mounts[n]); err != nil {
+			return fmt.Errorf("mount %s: %w", mounts[n].Target, err)
 		}
 	}
 	if err := m.addHosts(spec.ExtraHosts); err != nil {

@@ -123,9 +123,9 @@ cd /workspace
 manifest before
 ` + script + `
 manifest after
-cmp /out/before /out/after || { diff /out/before /out/after; exit 1; }
+cmp /verdict/before /verdict/after || { diff /verdict/before /verdict/after; exit 1; }
 [ "$(pwd)" = /workspace ]
-cat /out/after | grep -c .
+cat /verdict/after | grep -c .
 `
 }
 
@@ -171,7 +171,7 @@ func TestContainer(t *testing.T) {
 			}},
 		{name: "killed", script: `
 			/kaniko/executor -test.run '^TestInsideHang$' & pid=$!
-			while [ ! -e /out/started ]; do /kaniko/executor -test.run NONE >/dev/null 2>&1 || true; done
+			while [ ! -e /verdict/started ]; do /kaniko/executor -test.run NONE >/dev/null 2>&1 || true; done
 			kill -9 $pid
 			wait $pid || true
 			tries=0
@@ -181,7 +181,7 @@ func TestContainer(t *testing.T) {
 			true`},
 		{name: "interrupted", script: `
 			/kaniko/executor -test.v -test.run '^TestInsideHang$' & pid=$!
-			while [ ! -e /out/started ]; do true; done
+			while [ ! -e /verdict/started ]; do true; done
 			kill -TERM $pid
 			wait $pid || echo FAILED
 			ps | grep '[s]leep 301' && exit 1
@@ -192,7 +192,7 @@ func TestContainer(t *testing.T) {
 			if c.lossy {
 				script = "rm /own/null /own/deep/capable; manifest before\n" + script
 			}
-			out, err := e.run(append([]string{"--tmpfs", "/out"}, c.options...), strings.Replace(whole(script), "manifest before\n", keeperAlive+"manifest before\n", 1))
+			out, err := e.run(append([]string{"--tmpfs", "/verdict"}, c.options...), strings.Replace(whole(script), "manifest before\n", keeperAlive+"manifest before\n", 1))
 			if err != nil || strings.Contains(out, "FAILED") {
 				t.Fatalf("%v\n%s", err, out)
 			}
@@ -201,7 +201,7 @@ func TestContainer(t *testing.T) {
 	}
 	t.Run("as process 1", func(t *testing.T) {
 		for _, name := range []string{"Exam", "Failure"} {
-			out, err := e.run([]string{"--tmpfs", "/out"}, "mkdir /kaniko/build; exec /kaniko/executor -test.v -test.run '^TestInside"+name+"$'")
+			out, err := e.run([]string{"--tmpfs", "/verdict"}, "mkdir /kaniko/build; exec /kaniko/executor -test.v -test.run '^TestInside"+name+"$'")
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}

@@ -50,7 +50,7 @@ func TestInsideExam(t *testing.T) {
 	inside(t)
 	runtest.Exam(t, func(_ *testing.T, dir string) run.Isolation {
 		return inplace.New(inplace.Options{Dir: dir, Warn: func(text string) { t.Log(text) }})
-	}, runtest.Options{NoDevices: os.Getenv("NO_DEVICES") != ""})
+	}, runtest.Options{NoDevices: os.Getenv("NO_DEVICES") != "", WritableBinds: true})
 }
 
 func TestInsideScratch(t *testing.T) {
@@ -77,7 +77,7 @@ func TestInsideScratch(t *testing.T) {
 	}
 }
 
-// TestInsideManifest lists all files of the container in /out/$MANIFEST.
+// TestInsideManifest lists all files of the container in /verdict/$MANIFEST.
 func TestInsideManifest(t *testing.T) {
 	inside(t)
 	masks, err := keeper.NewMasks("/", []string{buildDir})
@@ -89,7 +89,7 @@ func TestInsideManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	out, err := os.Create("/out/" + os.Getenv("MANIFEST"))
+	out, err := os.Create("/verdict/" + os.Getenv("MANIFEST"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +251,7 @@ func TestInsideStages(t *testing.T) {
 	base := []v1.Layer{runtest.Busybox(t)}
 	first := b.open(run.Stage{Name: "first", Layers: base})
 	b.want("ls -A /; cat /own/file /kaniko/executor /kaniko/.docker/config.json 2>/dev/null; ls /kaniko; cat /workspace/context",
-		"bin\ndev\netc\nhome\nkaniko\nold\nout\nproc\nroot\nsys\ntmp\nusr\nvar\nworkspace\nbuild\ncontext\n")
+		"bin\ndev\netc\nhome\nkaniko\nold\nproc\nroot\nsys\ntmp\nusr\nvar\nverdict\nworkspace\nbuild\ncontext\n")
 	// Nothing of the builder's processes can be looked at, as root.
 	b.want(`for p in /proc/[0-9]*; do
 		pid=${p#/proc/}
@@ -263,7 +263,7 @@ func TestInsideStages(t *testing.T) {
 	if got, want := b.changes(), "+app +app/deep +app/deep/file +result +zero"; got != want {
 		t.Errorf("changes %q, want %q", got, want)
 	}
-	for _, name := range []string{"kaniko", "workspace", "out", "proc/self"} {
+	for _, name := range []string{"kaniko", "workspace", "verdict", "proc/self"} {
 		if exists(first, name) {
 			t.Errorf("the container's /%s is part of the image", name)
 		}
@@ -345,7 +345,7 @@ func TestInsideFailure(t *testing.T) {
 	if len(b.warnings) != 1 {
 		t.Errorf("warnings %q", b.warnings)
 	}
-	if _, err := b.try(t.Context(), "for f in /* /.[!.]*; do [ $f = /out ] || rm -rf $f; done 2>/dev/null", nil); err == nil {
+	if _, err := b.try(t.Context(), "for f in /* /.[!.]*; do [ $f = /verdict ] || rm -rf $f; done 2>/dev/null", nil); err == nil {
 		// Deleting everything may well succeed; going on can't.
 		if _, err := b.try(t.Context(), "true", nil); err == nil {
 			t.Error("a command ran in an empty tree")
@@ -367,7 +367,7 @@ func TestInsideHang(t *testing.T) {
 	b.open(run.Stage{Name: "hangs", Layers: []v1.Layer{runtest.Busybox(t)}})
 	ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
 	defer stop()
-	_, err := b.try(ctx, "echo x > /out/started; setsid sleep 301 & while true; do echo x >> /noise; mkdir -p /d; touch /d/$(stat -c %s /noise); done", nil)
+	_, err := b.try(ctx, "echo x > /verdict/started; setsid sleep 301 & while true; do echo x >> /noise; mkdir -p /d; touch /d/$(stat -c %s /noise); done", nil)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
@@ -457,7 +457,7 @@ func TestInsideMounts(t *testing.T) {
 	serveAgent(t, agent)
 	b.open(run.Stage{Name: "mounts", Layers: []v1.Layer{runtest.Busybox(t), layer(t, fileHeader("etc/token", "of the image"))}})
 	cache := filepath.Join(buildDir, "cache")
-	outside := "/out/cache"
+	outside := "/verdict/cache"
 	for _, dir := range []string{cache, outside} {
 		if err := os.MkdirAll(dir, 0o750); err != nil {
 			t.Fatal(err)
