@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/moby/sys/capability"
 	"golang.org/x/sys/unix"
 )
 
@@ -195,6 +196,13 @@ func goIn(try bool) (*exec.Cmd, error) {
 
 // hint names the setting that usually stands behind a refusal.
 func hint() string {
+	if caps, err := capability.NewPid2(0); err == nil && os.Getuid() == 0 && caps.Load() == nil {
+		for _, c := range []capability.Cap{capability.CAP_SETUID, capability.CAP_SETGID, capability.CAP_SETFCAP} {
+			if !caps.Get(capability.EFFECTIVE, c) {
+				return " (mapping root into it takes CAP_" + strings.ToUpper(c.String()) + ")"
+			}
+		}
+	}
 	for _, h := range []struct{ file, value, text string }{
 		{"/proc/sys/user/max_user_namespaces", "0", " (the sysctl user.max_user_namespaces is 0)"},
 		{"/proc/sys/kernel/unprivileged_userns_clone", "0", " (the sysctl kernel.unprivileged_userns_clone is 0)"},

@@ -191,14 +191,18 @@ type ids struct {
 	key string
 }
 
+// initialNamespace is the name that the kernel gives the first user namespace.
+const initialNamespace = "user:[4026531837]"
+
 func currentIDs() ids {
+	// The map does not tell: a namespace inside may have all ids as well.
+	name, err := os.Readlink("/proc/self/ns/user")
+	if err == nil && name == initialNamespace {
+		return ids{count: 1 << 32, key: "root"}
+	}
 	text, err := os.ReadFile("/proc/self/uid_map")
 	if err != nil {
 		return ids{count: 1 << 16, key: "root"}
-	}
-	fields := strings.Fields(string(text))
-	if len(fields) == 3 && fields[0] == "0" && fields[1] == "0" && fields[2] == "4294967295" {
-		return ids{count: 1 << 32, key: "root"}
 	}
 	n := 0
 	for line := range strings.Lines(string(text)) {
@@ -207,7 +211,7 @@ func currentIDs() ids {
 			n += count
 		}
 	}
-	return ids{user: true, count: n, key: "user-" + strings.Join(fields, "-")}
+	return ids{user: true, count: n, key: "user-" + strings.Join(strings.Fields(string(text)), "-")}
 }
 
 func (i ids) describe() string {

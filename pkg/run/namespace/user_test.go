@@ -79,6 +79,19 @@ func ordinaryUser(t *testing.T) person {
 	return p
 }
 
+// root is what a container's root is: without CAP_SYS_ADMIN.
+func (p person) root(t *testing.T) person {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "root")
+	if err := os.MkdirAll(filepath.Join(dir, "tmp"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(p.dir, "program"), filepath.Join(dir, "program")); err != nil {
+		t.Fatal(err)
+	}
+	return person{dir: dir}
+}
+
 func userWithRange() *user.User {
 	f, err := os.Open("/etc/subuid")
 	if err != nil {
@@ -98,6 +111,9 @@ func userWithRange() *user.User {
 func (p person) command(t *testing.T, mode string, args ...string) *exec.Cmd {
 	t.Helper()
 	options := []string{"--reuid=" + strconv.Itoa(p.uid), "--regid=" + strconv.Itoa(p.gid), "--clear-groups"}
+	if p.uid == 0 {
+		options = append(options, "--bounding-set=-sys_admin")
+	}
 	if p.single {
 		options = append(options, "--no-new-privs")
 	}
@@ -114,14 +130,19 @@ func TestOrdinaryUser(t *testing.T) {
 	for _, c := range []struct {
 		name, want string
 		single     bool
+		root       bool
 	}{
-		{"range of ids", "from /etc/subuid", false},
-		{"single id", "a single id", true},
+		{"range of ids", "from /etc/subuid", false, false},
+		{"single id", "a single id", true, false},
+		{"root without CAP_SYS_ADMIN", "ids of this container", false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			p := p
 			p.single = c.single
+			if c.root {
+				p = p.root(t)
+			}
 			out, err := p.command(t, "exam", "-test.run=^(TestOverlay|TestPlain|TestReason)$", "-test.v").CombinedOutput()
 			switch {
 			case bytes.Contains(out, []byte("no namespace:")):
