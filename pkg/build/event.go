@@ -35,6 +35,9 @@ type StepDone struct {
 	Step     StepID
 	Duration time.Duration
 	Err      error
+	// Stopped says that the step did not fail by itself: the build was ending,
+	// because another step had failed or its context had ended.
+	Stopped bool
 }
 
 // LayerMade reports a finished layer, which may be well after its step.

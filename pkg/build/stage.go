@@ -105,7 +105,7 @@ func (s *stage) begin(ctx context.Context) (err error) {
 	}
 	s.b.sink.emit(StepStarted{Step: id, Text: text})
 	start := time.Now()
-	defer func() { s.b.sink.emit(StepDone{Step: id, Duration: time.Since(start), Err: err}) }()
+	defer func() { s.b.stepDone(ctx, id, start, err) }()
 	if !s.runs() {
 		return nil
 	}
@@ -115,13 +115,17 @@ func (s *stage) begin(ctx context.Context) (err error) {
 	return nil
 }
 
+func (b *builder) stepDone(ctx context.Context, id StepID, start time.Time, err error) {
+	b.sink.emit(StepDone{Step: id, Duration: time.Since(start), Err: err, Stopped: err != nil && ctx.Err() != nil})
+}
+
 // step executes one step and reports it.
 func (s *stage) step(ctx context.Context, step *plan.Step, makers *makers) (err error) {
 	id := stepID(s.plan, step)
 	s.making = s.vertex(step)
 	s.b.sink.emit(StepStarted{Step: id, Text: step.Text})
 	start := time.Now()
-	defer func() { s.b.sink.emit(StepDone{Step: id, Duration: time.Since(start), Err: err}) }()
+	defer func() { s.b.stepDone(ctx, id, start, err) }()
 	switch op := step.Op.(type) {
 	case nil:
 		return nil

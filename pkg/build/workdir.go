@@ -31,7 +31,12 @@ func newWorkdir(root string) (*workdir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("working directory: %w", err)
 	}
-	lock, err := lockDir(path)
+	// The lock gets its name once it is held, so that no other build can take
+	// it for a dead one's.
+	lock, err := lockFile(filepath.Join(path, "lock.new"))
+	if err == nil {
+		err = os.Rename(lock.Name(), filepath.Join(path, "lock"))
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("working directory: %w", err), os.RemoveAll(path))
 	}
@@ -49,9 +54,9 @@ func (w *workdir) close() error {
 	return errors.Join(removeAll(w.path), w.lock.Close())
 }
 
-// lockDir takes the lock that says that the directory's build is alive.
-func lockDir(path string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+// lockFile takes the lock that says that a directory's build is alive.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +83,7 @@ func removeDead(root string) {
 		if _, err := os.Lstat(filepath.Join(path, "lock")); err != nil {
 			continue
 		}
-		if lock, err := lockDir(path); err == nil {
+		if lock, err := lockFile(filepath.Join(path, "lock")); err == nil {
 			_ = removeAll(path)
 			lock.Close()
 		}
