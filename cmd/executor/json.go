@@ -76,9 +76,10 @@ func (p *jsonPrinter) event(e build.Event) {
 		at := levelInfo
 		if e.Err != nil {
 			r.Event, r.Msg = "step-failed", endOfStep(e)+": "+e.Err.Error()
-			if !stopped(e.Err) {
-				at = levelError
-			}
+			at = levelError
+		}
+		if e.Stopped {
+			r.Event, r.Msg, at = "step-stopped", endOfStep(e), levelInfo
 		}
 		p.step(at, e.Step, r)
 	case build.LayerMade:

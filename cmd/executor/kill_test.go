@@ -29,7 +29,7 @@ func TestKilledBuild(t *testing.T) {
 		if err := exec.Command("setpriv", "--reuid=1000", "--clear-groups", "unshare", "-Urm", "true").Run(); err != nil {
 			t.Skip("user namespaces are refused here")
 		}
-		testKilled(t, &syscall.Credential{Uid: 1000, Gid: 1000}, 4)
+		testKilled(t, &syscall.Credential{Uid: 1000, Gid: 1000}, 3)
 	})
 }
 

@@ -114,7 +114,7 @@ func (p *plainPrinter) done(e build.StepDone) {
 	}
 	delete(p.running, e.Step)
 	switch {
-	case e.Err != nil && stopped(e.Err):
+	case e.Stopped:
 		p.step(levelInfo, e.Step, dim, "%s", endOfStep(e))
 	case e.Err != nil:
 		if p.level < levelInfo {

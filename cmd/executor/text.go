@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -51,19 +49,12 @@ func shortDigest(digest string) string {
 	return digest
 }
 
-// endOfStep says how a step that failed ended. One that was stopped because
-// something else failed did not fail itself.
+// endOfStep says how a step ended that did not succeed.
 func endOfStep(e build.StepDone) string {
-	if stopped(e.Err) {
+	if e.Stopped {
 		return "stopped after " + seconds(e.Duration)
 	}
 	return "failed after " + seconds(e.Duration)
-}
-
-// stopped reports whether a step ended because the build did.
-func stopped(err error) bool {
-	var interrupted errInterrupted
-	return errors.Is(err, context.Canceled) || errors.As(err, &interrupted)
 }
 
 // totals are the numbers of a finished image, in bytes where not counted.
