@@ -132,11 +132,11 @@ func (i *Isolation) Probe(ctx context.Context) (run.Ability, error) {
 	}
 	defer os.RemoveAll(dir)
 	overlayErr := errors.New("not asked for")
-	if !i.plain {
+	if !i.options.Plain {
 		overlayErr = i.try(ctx, dir, true, 0)
 	}
-	if overlayErr != nil {
-		i.plain = true
+	i.plain = overlayErr != nil
+	if i.plain {
 		if err := i.try(ctx, dir, false, 0); err != nil {
 			return run.Ability{Reason: fmt.Sprintf("a root file system of its own can't be made: %v", err)}, nil
 		}
