@@ -43,7 +43,7 @@ func execute(p process) int {
 	}
 	s, err := parseFlags(p)
 	switch {
-	case errors.Is(err, pflag.ErrHelp):
+	case errors.Is(err, pflag.ErrHelp), len(p.args) == 1 && p.args[0] == "help":
 		printHelp(p.stdout, s.groups)
 		return exitOK
 	case err != nil:
@@ -67,6 +67,11 @@ func execute(p process) int {
 	}
 	ctx, stop := interruptible(context.Background())
 	defer stop()
+	// Whoever reads the log may go away; the build goes on. Ignoring the signal
+	// instead would have RUN's commands ignore it, too.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
 	printer := s.printer(p)
 	s.options.Events = printer.event
 	result, err := build.Build(ctx, s.options)
@@ -100,7 +105,12 @@ func interruption(ctx context.Context, err error) error {
 func interruptible(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		// What nohup or a shell's background job ignores stays ignored.
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
 	done := make(chan struct{})
 	go func() {
 		select {
