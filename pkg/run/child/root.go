@@ -80,7 +80,7 @@ func overlay(top string, lowers []string, upper, work string, userXattr bool) er
 		return nil
 	}
 	if old := overlayOld(top, lowers, upper, work, userXattr); old != nil {
-		return fmt.Errorf("mounting overlay of %d directories: %w", len(lowers), errors.Join(err, old))
+		return fmt.Errorf("mounting overlay of %d directories: %w; %w", len(lowers), err, old)
 	}
 	return nil
 }

@@ -146,6 +146,7 @@ func (i *Isolation) Probe(ctx context.Context) (run.Ability, error) {
 	if i.plain {
 		ability.Reason = fmt.Sprintf("%s, plain directory and scans (overlay: %v)", i.ids.describe(), overlayErr)
 	}
+	ability.Reason = strings.ReplaceAll(ability.Reason, "\n", "; ")
 	if !i.options.AllowInsecure {
 		ability.Lacks[run.SecurityInsecure] = notAllowed
 	}
