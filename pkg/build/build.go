@@ -20,7 +20,8 @@ import (
 
 // Build builds an image as o says. Errors about the Dockerfile are
 // *dockerfile.Diagnostic; a RUN that failed has a *run.ExitError in its chain.
-// On an error nothing was pushed, unless pushing itself failed half-way, and
+// On an error nothing was pushed, unless pushing itself failed half-way; then
+// the files that were asked for exist, since they are written first. Otherwise
 // no output file exists that did not exist before.
 func Build(ctx context.Context, o Options) (result *Result, err error) {
 	start := time.Now()
