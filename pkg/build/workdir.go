@@ -117,7 +117,23 @@ func defaultWorkRoot() (string, error) {
 	}
 	dir, err := os.UserCacheDir()
 	if err != nil || os.MkdirAll(dir, 0o755) != nil || unix.Access(dir, unix.W_OK) != nil {
-		return filepath.Join(os.TempDir(), fmt.Sprintf("cooper-%d", os.Getuid())), nil
+		return filepath.Join(os.TempDir(), fmt.Sprintf("cooper-%d", outerUID())), nil
 	}
 	return filepath.Join(dir, "cooper"), nil
+}
+
+// outerUID is this user's id as the machine knows it: in a user namespace
+// everybody is 0.
+func outerUID() int {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return os.Getuid()
+	}
+	for line := range strings.Lines(string(text)) {
+		var inside, outside, count int
+		if _, err := fmt.Sscan(line, &inside, &outside, &count); err == nil && inside <= os.Getuid() && os.Getuid() < inside+count {
+			return outside + os.Getuid() - inside
+		}
+	}
+	return os.Getuid()
 }
