@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -36,9 +38,9 @@ func TestKilledBuild(t *testing.T) {
 const killDockerfile = `FROM scratch AS one
 COPY busybox /bin/sh
 RUN --mount=type=cache,target=/c echo 1 >/a; sleep 0.1; echo 1 >>/c/count; : %[1]s; sleep 0.1
-FROM scratch
-COPY busybox /bin/sh
-RUN mkdir /d && for i in 1 2 3 4 5; do echo $i >/d/$i; done; : %[1]s; sleep 0.15
+FROM %[2]s
+COPY busybox /bin/busybox
+RUN rm /usr/file-1 && mkdir /d && for i in 1 2 3 4 5; do echo $i >/d/$i; done; : %[1]s; sleep 0.15
 COPY --from=one /a /a
 RUN (/bin/sh -c 'sleep 40; : %[1]s' &); sleep 0.2; dd if=/dev/zero of=/zero.bin bs=1M count=8 2>/dev/null; rm -r /d; : %[1]s
 `
@@ -47,11 +49,16 @@ RUN (/bin/sh -c 'sleep 40; : %[1]s' &); sleep 0.2; dd if=/dev/zero of=/zero.bin 
 func testKilled(t *testing.T, user *syscall.Credential, rounds int) {
 	dir := sharedDir(t, user)
 	marker := fmt.Sprintf("killed-%d-%d", os.Getpid(), rand.Int32())
+	server := httptest.NewServer(newBackend())
+	defer server.Close()
+	base := strings.TrimPrefix(server.URL, "http://") + "/base:1"
+	_, err := pushBase(base)
+	check(t, err)
 	program, err := os.ReadFile(busybox)
 	check(t, err)
 	check(t, os.Mkdir(filepath.Join(dir, "ctx"), 0o755))
 	check(t, os.WriteFile(filepath.Join(dir, "ctx/busybox"), program, 0o755))
-	check(t, os.WriteFile(filepath.Join(dir, "ctx/Dockerfile"), fmt.Appendf(nil, killDockerfile, marker), 0o644))
+	check(t, os.WriteFile(filepath.Join(dir, "ctx/Dockerfile"), fmt.Appendf(nil, killDockerfile, marker, base), 0o644))
 	self, err := os.Executable()
 	check(t, err)
 	program, err = os.ReadFile(self)
@@ -59,9 +66,10 @@ func testKilled(t *testing.T, user *syscall.Credential, rounds int) {
 	executor := filepath.Join(dir, "executor")
 	check(t, os.WriteFile(executor, program, 0o755))
 
+	cache := filepath.Join(dir, "cache")
 	work, out := filepath.Join(dir, "work"), filepath.Join(dir, "out.tar")
 	build := func() (*exec.Cmd, *bytes.Buffer) {
-		cmd := exec.Command(executor, "--context", "ctx", "--no-push", "--tar-path", out, "--cache-dir", filepath.Join(dir, "cache"))
+		cmd := exec.Command(executor, "--context", "ctx", "--no-push", "--tar-path", out, "--cache-dir", cache)
 		cmd.Dir = dir
 		cmd.Env = []string{"KANIKO_DIR=" + work, "HOME=" + dir, "PATH=" + os.Getenv("PATH")}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user, Setpgid: true}
@@ -93,6 +101,8 @@ func testKilled(t *testing.T, user *syscall.Credential, rounds int) {
 
 	died, left := 0, 0
 	for range rounds {
+		// The base is unpacked anew, into a place that builds share.
+		check(t, os.RemoveAll(cache))
 		cmd, _ := build()
 		check(t, cmd.Start())
 		after := rand.N(took)

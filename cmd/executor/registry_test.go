@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -66,45 +67,82 @@ func faulty(kind string, next http.Handler) http.Handler {
 	})
 }
 
-// cmdBase pushes an image with busybox as its shell, and prints its digest:
+// cmdBase pushes an image with busybox as its shell, and sets $BASE_DIGEST:
 //
 //	base REFERENCE
 func cmdBase(ts *testscript.TestScript, neg bool, args []string) {
-	ref, err := name.ParseReference(args[0], name.Insecure)
+	digest, err := pushBase(args[0])
 	ts.Check(err)
-	program, err := os.ReadFile(busybox)
-	ts.Check(err)
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	add := func(h tar.Header, data []byte) {
-		h.Size = int64(len(data))
-		ts.Check(w.WriteHeader(&h))
-		_, err := w.Write(data)
-		ts.Check(err)
+	ts.Setenv("BASE_DIGEST", digest)
+}
+
+// pushBase pushes an image with busybox as its shell, and some hundred files,
+// and returns its digest.
+func pushBase(reference string) (string, error) {
+	ref, err := name.ParseReference(reference, name.Insecure)
+	if err != nil {
+		return "", err
 	}
-	add(tar.Header{Name: "bin/", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
-	add(tar.Header{Name: "bin/sh", Typeflag: tar.TypeReg, Mode: 0o755}, program)
-	for _, applet := range []string{"cat", "echo", "sleep", "dd", "true", "false", "ls", "mkdir", "nc", "rm"} {
-		add(tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeLink, Linkname: "bin/sh", Mode: 0o755}, nil)
+	files, err := baseFiles()
+	if err != nil {
+		return "", err
 	}
-	add(tar.Header{Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
-	add(tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:0::/root:/bin/sh\n"))
-	ts.Check(w.Close())
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(out.Bytes())), nil
+		return io.NopCloser(bytes.NewReader(files)), nil
 	})
-	ts.Check(err)
+	if err != nil {
+		return "", err
+	}
 	img, err := mutate.AppendLayers(empty.Image, layer)
-	ts.Check(err)
+	if err != nil {
+		return "", err
+	}
 	config, err := img.ConfigFile()
-	ts.Check(err)
+	if err != nil {
+		return "", err
+	}
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", hostArch
 	config.Config = v1.Config{Env: []string{"PATH=/bin"}, Labels: map[string]string{"base": "yes"}}
-	img, err = mutate.ConfigFile(img, config)
-	ts.Check(err)
-	ts.Check(remote.Write(ref, img))
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		return "", err
+	}
+	if err := remote.Write(ref, img); err != nil {
+		return "", err
+	}
 	digest, err := img.Digest()
-	ts.Check(err)
-	ts.Setenv("BASE_DIGEST", digest.String())
+	return digest.String(), err
+}
+
+// baseFiles is the base's layer.
+func baseFiles() ([]byte, error) {
+	program, err := os.ReadFile(busybox)
+	if err != nil {
+		return nil, err
+	}
+	headers := []tar.Header{
+		{Name: "bin/", Typeflag: tar.TypeDir, Mode: 0o755},
+		{Name: "bin/sh", Typeflag: tar.TypeReg, Mode: 0o755},
+		{Name: "bin/cat", Typeflag: tar.TypeLink, Linkname: "bin/sh", Mode: 0o755},
+		{Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o755},
+		{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644},
+		{Name: "usr/", Typeflag: tar.TypeDir, Mode: 0o755},
+	}
+	for n := range 400 {
+		headers = append(headers, tar.Header{Name: fmt.Sprintf("usr/file-%d", n), Typeflag: tar.TypeReg, Mode: 0o644})
+	}
+	contents := map[string][]byte{"bin/sh": program, "etc/passwd": []byte("root:x:0:0::/root:/bin/sh\n")}
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	for _, h := range headers {
+		h.Size = int64(len(contents[h.Name]))
+		if err := w.WriteHeader(&h); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(contents[h.Name]); err != nil {
+			return nil, err
+		}
+	}
+	err = w.Close()
+	return out.Bytes(), err
 }
