@@ -27,6 +27,9 @@ func (w *workspace) Run(ctx context.Context, spec run.Spec) (err error) {
 	if err := w.record(ctx); err != nil {
 		return err
 	}
+	if err := w.makeMountPoints(); err != nil {
+		return err
+	}
 	m, err := w.newMounter(ctx)
 	if err != nil {
 		return err

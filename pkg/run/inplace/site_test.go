@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/sys/unix"
 
 	"github.com/cooper-build/cooper/pkg/rootfs"
 	"github.com/cooper-build/cooper/pkg/run"
@@ -110,10 +111,14 @@ func describe(t *testing.T, r rootfs.Reader) string {
 // left alone too.
 func prepared(t *testing.T) (*Isolation, string) {
 	t.Helper()
+	return preparedIn(t, t.TempDir())
+}
+
+func preparedIn(t *testing.T, root string) (*Isolation, string) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root, for owners")
 	}
-	root := t.TempDir()
 	for _, dir := range []string{"work/build", "ctx/here", "volume/x", "own"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
@@ -276,6 +281,48 @@ func TestPutAndChanges(t *testing.T) {
 	if err := ws.Put(t.Context(), nil); err == nil {
 		t.Error("a closed workspace can be written to")
 	}
+}
+
+func TestFullDisk(t *testing.T) {
+	root := t.TempDir()
+	if err := unix.Mount("tmpfs", root, "tmpfs", 0, "size=8m"); err != nil {
+		t.Skipf("can't mount a small file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(root, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	i, _ := preparedIn(t, root)
+	ws, err := i.Open(t.Context(), run.Stage{Name: "full", Layers: []v1.Layer{parse(t, "file f ffff")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(root, "fill"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := io.Copy(f, endless{}); err == nil {
+		t.Fatal("the disk does not fill")
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	e := rootfs.Entry{Path: "put", Size: 1 << 20, ModTime: epoch}
+	open := func() (io.ReadCloser, error) { return io.NopCloser(io.LimitReader(endless{}, 1<<20)), nil }
+	if err := ws.Put(t.Context(), []snapshot.Change{{Entry: e, Open: open}}); err == nil {
+		t.Error("a file was put on a full disk")
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	return len(p), nil
 }
 
 func TestOneBuildAtATime(t *testing.T) {

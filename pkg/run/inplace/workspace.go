@@ -26,6 +26,8 @@ type workspace struct {
 	baseline *snapshot.Baseline
 	// untold: a command has run since Changes was last asked for.
 	untold bool
+	// made are mount points that a command was given, to be told as well.
+	made   []snapshot.Change
 	closed bool
 
 	// mu guards the following, which readers of the finished stage share with
@@ -123,7 +125,8 @@ func (w *workspace) Changes(ctx context.Context) iter.Seq2[snapshot.Change, erro
 			yield(snapshot.Change{}, err)
 			return
 		}
-		w.baseline, w.untold = next, false
+		changes = merge(changes, w.made)
+		w.baseline, w.untold, w.made = next, false, nil
 		for i := range changes {
 			c := &changes[i]
 			name := c.Entry.Path

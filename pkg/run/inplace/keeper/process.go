@@ -106,6 +106,10 @@ func BringBack(root string, keep []string, file *os.File) error {
 		return err
 	}
 	clearErr := Clear(root, masks)
+	if clearErr != nil {
+		// On a full disk even removing may fail until something was removed.
+		clearErr = Clear(root, masks)
+	}
 	if err := Restore(root, masks, file); err != nil {
 		return errors.Join(clearErr, err)
 	}
