@@ -165,17 +165,11 @@ func features(op *plan.Run) []run.Feature {
 	return list
 }
 
-// keepPaths are what a build in place must leave where it is.
+// keepPaths are what a build in place must leave where it is. Outputs are not
+// among them: they are written once the container has its own files again.
 func (b *builder) keepPaths() []string {
-	o := b.options
-	keep := []string{b.context.HostPath(), o.CacheDir, o.OCILayoutPath}
-	for _, file := range []string{o.TarPath, o.OCITarPath, o.DigestFile, o.ImageNameDigestFile, o.ImageNameTagDigestFile} {
-		if file != "" && !strings.HasPrefix(file, "https://") {
-			keep = append(keep, filepath.Dir(file))
-		}
-	}
 	var absolute []string
-	for _, path := range keep {
+	for _, path := range []string{b.context.HostPath(), b.options.CacheDir} {
 		if path == "" {
 			continue
 		}

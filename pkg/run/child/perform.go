@@ -118,6 +118,7 @@ func command(setup Setup) Outcome {
 		w.Close()
 		null = r
 	}
+	ownOutput(setup.UID, setup.GID)
 	groups := setup.groups()
 	if err := clearInherited(); err != nil {
 		return Outcome{Error: err.Error()}
@@ -215,4 +216,16 @@ func workingDir(dir string) error {
 		return fmt.Errorf("working directory: %w", err)
 	}
 	return nil
+}
+
+// ownOutput gives the command's user its output pipes, so that it can open
+// /dev/stdout and /dev/stderr, as in other containers. What is not a pipe
+// belongs to somebody else; a pipe that can't be given can still be written to.
+func ownOutput(uid, gid int) {
+	for _, fd := range []int{1, 2} {
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
+			_ = unix.Fchown(fd, uid, gid)
+		}
+	}
 }

@@ -286,11 +286,11 @@ func testUsers(t *testing.T, b *bench) {
 	if b.options.SingleID {
 		t.Skip("there is only one id here")
 	}
-	spec := shell("id -u; id -g; id -G; touch mine && stat -c %u:%g mine")
+	spec := shell("id -u; id -g; id -G; touch mine && stat -c %u:%g mine; echo own > /dev/stdout")
 	spec.Dir = "/home/app"
 	spec.User = run.Identity{UID: 1000, GID: 1000, Groups: []int{10}}
 	out, err := b.run(spec)
-	if err != nil || out != "1000\n1000\n1000 10\n1000:1000\n" {
+	if err != nil || out != "1000\n1000\n1000 10\n1000:1000\nown\n" {
 		t.Errorf("got %q, %v", out, err)
 	}
 	spec = shell("touch /etc/not-allowed")
