@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cooper-build/cooper/pkg/rootfs"
 )
 
 // workPrefix begins the name of every build's own directory.
@@ -90,10 +92,10 @@ func removeDead(root string) {
 	}
 }
 
-// removeAll is os.RemoveAll for trees with directories that even their owner
+// removeAll is rootfs.RemoveAll for trees with directories that even their owner
 // may not write to, which an image may well hold.
 func removeAll(path string) error {
-	if err := os.RemoveAll(path); err == nil || os.Geteuid() == 0 {
+	if err := rootfs.RemoveAll(path); err == nil || os.Geteuid() == 0 {
 		return err
 	}
 	_ = filepath.WalkDir(path, func(p string, d os.DirEntry, err error) error {
@@ -102,24 +104,28 @@ func removeAll(path string) error {
 		}
 		return nil
 	})
-	return os.RemoveAll(path)
+	return rootfs.RemoveAll(path)
 }
 
-// defaultWorkRoot chooses where builds keep their files: the executor's own
-// directory in its image, else the user's cache directory, which unlike /tmp
-// is seldom in memory.
+// defaultWorkRoot chooses where builds keep their files: the directory that the
+// executor's image has for it, else the user's cache directory, which unlike
+// /tmp is seldom in memory.
 func defaultWorkRoot() (string, error) {
 	if dir := os.Getenv("KANIKO_DIR"); dir != "" {
 		return dir, nil
 	}
-	if executor, err := os.Executable(); err == nil && filepath.Dir(executor) == "/kaniko" && unix.Access("/kaniko", unix.W_OK) == nil {
+	if unix.Access("/kaniko", unix.W_OK|unix.X_OK) == nil {
 		return "/kaniko", nil
 	}
 	dir, err := os.UserCacheDir()
-	if err != nil || os.MkdirAll(dir, 0o755) != nil || unix.Access(dir, unix.W_OK) != nil {
-		return filepath.Join(os.TempDir(), fmt.Sprintf("cooper-%d", outerUID())), nil
+	if err == nil && os.MkdirAll(dir, 0o755) == nil && unix.Access(dir, unix.W_OK) == nil {
+		return filepath.Join(dir, "cooper"), nil
 	}
-	return filepath.Join(dir, "cooper"), nil
+	dir = filepath.Join(os.TempDir(), fmt.Sprintf("cooper-%d", outerUID()))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("no place for the build's files: %w (set TMPDIR or KANIKO_DIR to a directory that can be written to)", err)
+	}
+	return dir, nil
 }
 
 // outerUID is this user's id as the machine knows it: in a user namespace
