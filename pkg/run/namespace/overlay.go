@@ -279,5 +279,5 @@ func (w *overlayWorkspace) Close() error {
 		errs = append(errs, u.Close())
 	}
 	w.kept = nil
-	return errors.Join(append(errs, os.RemoveAll(w.dir))...)
+	return errors.Join(append(errs, rootfs.RemoveAll(w.dir))...)
 }

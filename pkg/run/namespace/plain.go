@@ -164,5 +164,5 @@ func (w *plainWorkspace) Close() error {
 	if w.origin != nil {
 		err = errors.Join(err, w.origin.Close())
 	}
-	return errors.Join(err, os.RemoveAll(w.dir))
+	return errors.Join(err, rootfs.RemoveAll(w.dir))
 }
