@@ -97,7 +97,7 @@ func (s *settings) runFlags() *pflag.FlagSet {
 	f.DurationVar(&o.RunTimeout, "run-timeout", 0, "end a RUN after `TIME`, such as 30m")
 	f.StringArrayVar(&s.hosts, "add-host", nil, "line for /etc/hosts of RUN as `NAME:IP` (repeatable)")
 	f.BoolVar(&o.AllowInsecure, "allow-insecure", false, "permit RUN --security=insecure")
-	f.IntVar(&o.Jobs, "jobs", 0, "`N` stages are built at the same time (default: the number of CPUs)")
+	f.IntVar(&o.Jobs, "jobs", 0, "`N` stages are built at the same time (default: all that can be)")
 	f.StringVar(&o.CacheDir, "cache-dir", "", "keep unpacked base layers and RUN cache mounts in `DIR` for later builds")
 	f.StringVar(&o.WorkDir, "kaniko-dir", "", "keep the build's own files in `DIR` while it runs")
 	return f

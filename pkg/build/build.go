@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"time"
 
@@ -82,9 +81,6 @@ type builder struct {
 // newBuilder checks what does not depend on the Dockerfile.
 func newBuilder(ctx context.Context, o Options) (_ *builder, err error) {
 	b := &builder{options: o, sink: &sink{call: o.Events}, stages: map[*plan.Stage]*stage{}}
-	if b.options.Jobs <= 0 {
-		b.options.Jobs = runtime.GOMAXPROCS(0)
-	}
 	if err := b.readOptions(); err != nil {
 		return nil, &OptionError{err}
 	}

@@ -55,7 +55,8 @@ type Options struct {
 	Isolations func(Places) []run.Isolation
 	// Force lets a build in place start outside a container.
 	Force bool
-	// Jobs bounds the stages built at the same time; 0 is the number of CPUs.
+	// Jobs bounds the stages built at the same time; 0 is no bound, since RUN
+	// often waits for something else than a CPU.
 	Jobs int
 	// WorkDir is where the build keeps its files while it runs; "" chooses
 	// ($KANIKO_DIR, /kaniko in a container, else the user's cache directory).

@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"runtime"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -20,7 +21,7 @@ func (b *builder) buildStages(ctx context.Context) error {
 	// whatever happens.
 	m := &makers{}
 	m.group, m.ctx = errgroup.WithContext(ctx)
-	m.group.SetLimit(max(1, b.options.Jobs))
+	m.group.SetLimit(runtime.GOMAXPROCS(0))
 	err := b.runStages(m.ctx, m)
 	// A layer that failed has ended the stages: its error is the reason.
 	if made := m.group.Wait(); made != nil {
@@ -85,7 +86,11 @@ func (b *builder) runStages(ctx context.Context, makers *makers) error {
 	for _, s := range b.plan.Stages {
 		done[s] = make(chan struct{})
 	}
-	slots := semaphore.NewWeighted(int64(b.options.Jobs))
+	jobs := b.options.Jobs
+	if jobs <= 0 {
+		jobs = len(b.plan.Stages)
+	}
+	slots := semaphore.NewWeighted(int64(jobs))
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range b.plan.Stages {
 		group.Go(func() error {

@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -133,7 +134,7 @@ func (s *stage) step(ctx context.Context, step *plan.Step, makers *makers) (err 
 		if err := s.run(ctx, id, op); err != nil {
 			return err
 		}
-		return s.snapshot(ctx, id, makers)
+		return s.snapshot(id, makers)
 	case *plan.Copy:
 		changes, err := s.copy(ctx, op)
 		if err != nil {
@@ -168,28 +169,32 @@ func (s *stage) apply(ctx context.Context, id StepID, changes []snapshot.Change,
 	if !s.shipped {
 		return nil
 	}
-	return s.layer(id, changes, stable, makers)
+	return s.layer(id, sequence(changes), stable, makers)
 }
 
 // snapshot makes the layer of what a command changed.
-func (s *stage) snapshot(ctx context.Context, id StepID, makers *makers) error {
+func (s *stage) snapshot(id StepID, makers *makers) error {
 	if !s.shipped {
 		return nil
 	}
-	var changes []snapshot.Change
-	for c, err := range s.ws.Changes(ctx) {
-		if err != nil {
-			return fmt.Errorf("finding what has changed: %w", err)
-		}
-		changes = append(changes, c)
-	}
+	// The context of the makers is that in which the sequence is used up.
+	changes := s.ws.Changes(makers.ctx)
 	_, stable := s.ws.(run.Stable)
-	return s.layer(id, changes, stable, makers)
+	return s.layer(id, func(yield func(snapshot.Change, error) bool) {
+		for c, err := range changes {
+			if err != nil {
+				err = fmt.Errorf("finding what has changed: %w", err)
+			}
+			if !yield(c, err) {
+				return
+			}
+		}
+	}, stable, makers)
 }
 
 // layer writes changes as a layer: behind the following steps where the bytes
 // stay what they are, else at once.
-func (s *stage) layer(id StepID, changes []snapshot.Change, stable bool, makers *makers) error {
+func (s *stage) layer(id StepID, changes iter.Seq2[snapshot.Change, error], stable bool, makers *makers) error {
 	made := &madeLayer{at: s.b.now(), description: s.making}
 	s.made = append(s.made, made)
 	dir, err := s.b.work.sub("blobs")
@@ -197,7 +202,7 @@ func (s *stage) layer(id StepID, changes []snapshot.Change, stable bool, makers 
 		return err
 	}
 	create := func() error {
-		l, err := layers.Create(makers.ctx, dir, sequence(changes), s.b.options.Compression)
+		l, err := layers.Create(makers.ctx, dir, changes, s.b.options.Compression)
 		if err != nil {
 			return fmt.Errorf("layer of step %d of stage %s: %w", id.Number, id.Stage, err)
 		}

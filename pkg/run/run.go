@@ -98,6 +98,8 @@ type Workspace interface {
 
 // Stable is a Workspace whose changes stay readable after later calls of Run
 // and Put, until Close: layers can be made from them while the build goes on.
+// Also the sequence of Changes can be used up later, and by another goroutine;
+// it tells what was changed when Changes was called.
 type Stable interface {
 	Workspace
 	// ChangesStay does nothing; it marks the promise.
