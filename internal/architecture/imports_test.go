@@ -33,7 +33,7 @@ var allowed = map[string]string{
 	"pkg/push":          "pkg/registry",
 	"pkg/run":           "pkg/rootfs pkg/snapshot pkg/run/child pkg/run/inplace/keeper",
 	"pkg/run/child":     "",
-	"pkg/run/origin":    "pkg/rootfs pkg/layers",
+	"pkg/run/origin":    "pkg/rootfs pkg/snapshot pkg/layers",
 	"pkg/run/namespace": "pkg/run pkg/run/child pkg/run/origin pkg/rootfs pkg/snapshot pkg/layers",
 	"pkg/run/inplace":   "pkg/run pkg/run/child pkg/run/inplace/keeper pkg/rootfs pkg/snapshot pkg/layers",
 	// The keeper is a process of its own, which run.Init turns into one.
