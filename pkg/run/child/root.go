@@ -105,6 +105,10 @@ func overlayFS(top string, lowers []string, upper, work string, userXattr bool) 
 	if upper != "" {
 		set("upperdir", upper)
 		set("workdir", work)
+		if err == nil {
+			// Kernels before 5.10 don't know it, and do without.
+			_ = unix.FsconfigSetFlag(fs, volatile)
+		}
 	}
 	set("index", "off")
 	if userXattr {
@@ -130,6 +134,12 @@ func overlayFS(top string, lowers []string, upper, work string, userXattr bool) 
 	return os.NewSyscallError("move_mount", unix.MoveMount(mount, "", unix.AT_FDCWD, top, unix.MOVE_MOUNT_F_EMPTY_PATH))
 }
 
+// volatile lets an overlay leave out all syncing of its upper directory: what a
+// command asks for, as package managers do after every file, and that of the
+// whole file system when the overlay is unmounted. A build that did not end has
+// no use for the directory, so nothing is lost with the power.
+const volatile = "volatile"
+
 func overlayOld(top string, lowers []string, upper, work string, userXattr bool) error {
 	links := filepath.Join(filepath.Dir(top), "l")
 	if err := os.Mkdir(links, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -144,8 +154,10 @@ func overlayOld(top string, lowers []string, upper, work string, userXattr bool)
 		names = append(names, name)
 	}
 	options := "lowerdir=" + strings.Join(names, ":")
+	extra := ""
 	if upper != "" {
 		options += ",upperdir=" + upper + ",workdir=" + work
+		extra = "," + volatile
 	}
 	options += ",index=off"
 	if userXattr {
@@ -160,7 +172,10 @@ func overlayOld(top string, lowers []string, upper, work string, userXattr bool)
 	if err := os.Chdir(links); err != nil {
 		return err
 	}
-	err = unix.Mount("overlay", top, "overlay", 0, options)
+	err = unix.Mount("overlay", top, "overlay", 0, options+extra)
+	if err == unix.EINVAL {
+		err = unix.Mount("overlay", top, "overlay", 0, options)
+	}
 	return errors.Join(os.NewSyscallError("mount", err), os.Chdir(before))
 }
 
