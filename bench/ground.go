@@ -27,7 +27,7 @@ const groundSize = 24 << 30 // sparse
 
 // newGround makes one below dir. Where it can't mount, it is a plain directory.
 func newGround(ctx context.Context, dir string) (_ *ground, err error) {
-	g := &ground{dir: filepath.Join(dir, "ground")}
+	g := &ground{dir: filepath.Join(dir, "g")}
 	if err := os.Mkdir(g.dir, 0o755); err != nil {
 		return nil, err
 	}

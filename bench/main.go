@@ -57,7 +57,8 @@ func measure(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "cooper-bench-")
+	// Short, since the engine's sockets lie far below it.
+	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
 		return err
 	}
