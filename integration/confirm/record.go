@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // record is BuildKit's picture of a case, kept in a file.
 type record struct {
-	// Case is the digest of the case's text: a record is of no use for another.
+	// Case is the digest of the case's text but for what it accepts: a record is
+	// of no use for another.
 	Case    string   `json:"case"`
 	Picture *Picture `json:"picture"`
 }
@@ -19,7 +21,7 @@ func recordPath(dir string, c *Case) string { return filepath.Join(dir, c.Name+"
 
 // WriteRecord keeps BuildKit's picture of a case in dir.
 func WriteRecord(dir string, c *Case, p *Picture) error {
-	data, err := json.MarshalIndent(record{Case: digestOf(c.Source), Picture: p}, "", "\t")
+	data, err := json.MarshalIndent(record{Case: c.digest(), Picture: p}, "", "\t")
 	if err != nil {
 		return err
 	}
@@ -40,7 +42,7 @@ func ReadRecord(dir string, c *Case) (*Picture, error) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		return nil, fmt.Errorf("read %s: %w", recordPath(dir, c), err)
 	}
-	if r.Case != digestOf(c.Source) || r.Picture == nil {
+	if r.Case != c.digest() || r.Picture == nil {
 		return nil, fmt.Errorf("%s is of another version of the case", recordPath(dir, c))
 	}
 	return r.Picture, nil
@@ -49,4 +51,14 @@ func ReadRecord(dir string, c *Case) (*Picture, error) {
 func digestOf(data []byte) string {
 	sum := sha256.Sum256(data)
 	return digest(sum[:])
+}
+
+func (c *Case) digest() string {
+	var kept []string
+	for _, line := range strings.SplitAfter(string(c.Source), "\n") {
+		if !strings.HasPrefix(line, "accept") {
+			kept = append(kept, line)
+		}
+	}
+	return digestOf([]byte(strings.Join(kept, "")))
 }
