@@ -134,7 +134,12 @@ func (b *builder) runInTurn(ctx context.Context, makers *makers) error {
 		}
 		for _, need := range s.Needs() {
 			n := b.stages[need]
-			if n.users--; n.users > 0 {
+			n.users--
+			if b.stages[s].ws == nil {
+				// What a packed stage has copied is still read from here.
+				n.lent = true
+			}
+			if n.users > 0 || n.lent {
 				continue
 			}
 			if err := n.close(); err != nil {

@@ -33,6 +33,9 @@ type stage struct {
 	// users counts the stages that still need this one, where they are built
 	// in turn.
 	users int
+	// lent: a packed stage refers to files of this one, which therefore stays
+	// as it is until the end.
+	lent bool
 
 	tree *rootfs.Tree
 	// puts are the packed changes that an opened workspace would need.
@@ -272,7 +275,7 @@ func (s *stage) open(ctx context.Context) error {
 	switch {
 	case s.from != nil && s.from.ws != nil:
 		start.Parent = s.from.ws
-		start.LastUse = s.b.inTurn() && s.from.users == 1
+		start.LastUse = s.b.inTurn() && s.from.users == 1 && !s.from.lent
 	case s.image != nil:
 		files, err := s.image.fetch(ctx)
 		if err != nil {
