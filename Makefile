@@ -33,6 +33,7 @@ demo: build ## Build the two-stage image of examples/demo, offline, and show wha
 test: build setup ## Run all tests: units, then whole builds beside BuildKit, a registry and an engine
 	$(GO) vet ./...
 	$(GO) test ./...
+	cd bench && $(GO) vet ./...
 	cd integration && $(GO) vet ./... && $(GO) test -p 1 -timeout 30m ./...
 
 .PHONY: unit
@@ -53,7 +54,7 @@ law: ## Check the layer law on 5,000 random trees
 	$(GO) test ./pkg/snapshot -run Law -law.n 5000 -timeout 60m
 
 .PHONY: bench
-bench: build setup ## Measure the Node pipeline beside BuildKit and buildah
+bench: build setup ## Measure five cold builds beside BuildKit and buildah
 	cd bench && $(GO) run .
 
 .PHONY: lint
