@@ -161,6 +161,9 @@ func features(op *plan.Run) []run.Feature {
 	}
 	for _, m := range op.Mounts {
 		list = append(list, run.Feature("RUN --mount=type="+m.Type))
+		if m.Type == "tmpfs" && m.Size > 0 {
+			list = append(list, run.TmpfsSize)
+		}
 	}
 	return list
 }

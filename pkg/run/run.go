@@ -56,6 +56,7 @@ const (
 	MountBind        Feature = "RUN --mount=type=bind"
 	MountCache       Feature = "RUN --mount=type=cache"
 	MountTmpfs       Feature = "RUN --mount=type=tmpfs"
+	TmpfsSize        Feature = "RUN --mount=type=tmpfs,size="
 	MountSecret      Feature = "RUN --mount=type=secret"
 	MountSSH         Feature = "RUN --mount=type=ssh"
 	SecurityInsecure Feature = "RUN --security=insecure"

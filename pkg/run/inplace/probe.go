@@ -65,6 +65,7 @@ func (i *Isolation) Probe(ctx context.Context) (run.Ability, error) {
 		OK:     true,
 		Reason: "root in a container (" + where + "), whose own files give way to the image's",
 		Lacks: map[run.Feature]string{
+			run.TmpfsSize:        "nothing can be mounted, so the size has no limit; leave size= out",
 			run.SecurityInsecure: "commands can't have more privileges than the container",
 		},
 	}
