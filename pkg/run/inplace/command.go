@@ -109,29 +109,7 @@ func (w *workspace) execute(ctx context.Context, spec run.Spec) error {
 	if err != nil {
 		return err
 	}
-	return result(outcome, spec)
-}
-
-// result turns a child's outcome into the error of Workspace.Run.
-func result(o child.Outcome, spec run.Spec) error {
-	switch {
-	case o.Error != "" && (o.NotFound || o.NotExecutable):
-		if spec.Stderr != nil {
-			fmt.Fprintln(spec.Stderr, o.Error)
-		}
-		code := 127
-		if o.NotExecutable {
-			code = 126
-		}
-		return &run.ExitError{Code: code}
-	case o.Error != "":
-		return errors.New(o.Error)
-	case o.Signal != 0:
-		return &run.ExitError{Code: o.Code, Signal: unix.SignalName(unix.Signal(o.Signal))}
-	case o.Code != 0:
-		return &run.ExitError{Code: o.Code}
-	}
-	return nil
+	return run.OutcomeError(outcome, spec.Stderr)
 }
 
 // endStrays ends processes that a command has left behind and that are children

@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/cooper-build/cooper/pkg/run"
 	"github.com/cooper-build/cooper/pkg/run/child"
 )
@@ -76,7 +74,7 @@ func (i *Isolation) execute(ctx context.Context, root child.Root, dir string, sp
 	if err != nil {
 		return err
 	}
-	return result(outcome, spec)
+	return run.OutcomeError(outcome, spec.Stderr)
 }
 
 // checkUser gives the reason that a system call would not give.
@@ -85,26 +83,4 @@ func (i *Isolation) checkUser(u run.Identity) error {
 		return nil
 	}
 	return fmt.Errorf("user %d:%d does not exist in a %s", u.UID, u.GID, i.ids.describe())
-}
-
-// result turns a child's outcome into the error of Workspace.Run.
-func result(o child.Outcome, spec run.Spec) error {
-	switch {
-	case o.Error != "" && (o.NotFound || o.NotExecutable):
-		if spec.Stderr != nil {
-			fmt.Fprintln(spec.Stderr, o.Error)
-		}
-		code := 127
-		if o.NotExecutable {
-			code = 126
-		}
-		return &run.ExitError{Code: code}
-	case o.Error != "":
-		return errors.New(o.Error)
-	case o.Signal != 0:
-		return &run.ExitError{Code: o.Code, Signal: unix.SignalName(unix.Signal(o.Signal))}
-	case o.Code != 0:
-		return &run.ExitError{Code: o.Code}
-	}
-	return nil
 }
