@@ -28,14 +28,14 @@ type placer struct {
 // file, where it is missing.
 func (p *placer) target(name string, dir bool) (fd int, err error) {
 	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
-	fd, err = unix.Openat2(p.root, name, how)
+	fd, err = openat2(p.root, name, how)
 	if err == nil || !errors.Is(err, unix.ENOENT) {
 		return fd, err
 	}
 	if err := p.stubs.make(p.root, name, dir); err != nil {
 		return -1, err
 	}
-	return unix.Openat2(p.root, name, how)
+	return openat2(p.root, name, how)
 }
 
 // at runs mount with a path that names the target.
@@ -142,7 +142,7 @@ func (p *placer) dev(r *Root) error {
 			return fmt.Errorf("mounting %s: %w", m.name, err)
 		}
 	}
-	dev, err := unix.Openat2(p.root, "/dev", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	dev, err := openat2(p.root, "/dev", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
 	if err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ func (p *placer) mask(names ...string) {
 
 // existing runs mount for a target that is there; what fails is left as it is.
 func (p *placer) existing(name string, mount func(at string) error) {
-	fd, err := unix.Openat2(p.root, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	fd, err := openat2(p.root, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
 	if err != nil {
 		return
 	}
@@ -304,7 +304,7 @@ func (p *placer) merged(m *Mount) error {
 
 // readOnly makes the mount at name, and those below it, read-only.
 func (p *placer) readOnly(name string) error {
-	fd, err := unix.Openat2(p.root, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	fd, err := openat2(p.root, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
 	if err != nil {
 		return err
 	}

@@ -88,7 +88,7 @@ func (s *stubs) throughLink(root, fd int, parent, base string, dir bool) error {
 }
 
 func openIn(root int, name string, flags uint64) (int, error) {
-	return unix.Openat2(root, name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	return openat2(root, name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
 }
 
 // chown gives what was made an owner.
